@@ -1,8 +1,8 @@
 """Blocks of a search space as files of a runtime, with a csv for their latencies.
 
-A folder of :func:`write_blocks` has a file for each distinct block of random networks of the space,
-for each of these networks, and for further networks that check the predictions; ``blocks.json``
-says which is which, and ``blocks.csv`` has a row ``name,ms`` for each of them.
+A folder of :func:`write_blocks` has, in each format, a file for each distinct block of random
+networks of the space, for each of these networks, and for further networks that check the
+predictions. ``blocks.json`` describes these parts; ``blocks.csv`` has a row ``name,ms`` for each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 
 from fbnetv3 import imagenet
 from fbnetv3.arch import Arch
+from fbnetv3.arch.errors import ArchError
 from fbnetv3.arch.latency import block_from_row, block_row
 from fbnetv3.arch.latency_shapes import FRAME, Shape, arch_shapes
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.export.calibration import MIN_IMAGES
+from fbnetv3.export.files import write_file
 from fbnetv3.export.formats import Format
 from fbnetv3.export.job import Job
 from fbnetv3.export.network import ExportNetwork
@@ -32,21 +35,22 @@ from fbnetv3.io import atomic_write, read_text
 from fbnetv3.modeling import build_model
 
 CSV, MANIFEST = "blocks.csv", "blocks.json"
-_FORMAT = 1
-_MAX_MS = 1e9
-_MAX_ELEMENTS = 1e12
+_FORMAT = 1  # version of the content of blocks.json
+# Python's errors if blocks.json has other content
+_MISREAD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+_MAX_MS, _MAX_ELEMENTS = 1e9, 1e12  # upper bounds of values that are read, against broken files
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a folder of blocks.
+    """A block or a whole network in a folder of blocks.
 
     Attributes:
-        name: Prefix of the file's name, and its name in the csv.
+        name: Name of its files without their suffix, and its name in the csv.
         input_size: Size (1, C, H, W) of its input.
         elements: Number of elements of its input and output together.
         shape: Shape of the block; None for a whole network.
-        blocks: Indices of the blocks of a whole network, in order; empty for a block.
+        blocks: Indices of the blocks of a whole network, in order; empty for a block and a check.
         is_check: Whether it is a network that only checks predictions.
     """
 
@@ -59,7 +63,7 @@ class Part:
 
 
 class _Block(ExportNetwork):
-    """A block as a file: from features to features, without normalisation."""
+    """A single block as an exported network: its input is not normalised."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__(block, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -90,10 +94,10 @@ def write_blocks(
         The parts: all blocks, then the networks.
 
     Raises:
+        ExportError: A part cannot be written in a format.
         WriteError: The folder cannot be written to.
     """
     blocks, networks = dict[Shape, Part](), dict[str, Part]()
-    folder.mkdir(parents=True, exist_ok=True)
     designs = [*((arch, False) for arch in archs), *((arch, True) for arch in checks)]
     for number, (arch, is_check) in enumerate(designs):
         torch.manual_seed(number)
@@ -156,7 +160,9 @@ def _write(folder: Path, part: Part, network: ExportNetwork, formats: Sequence[F
         calibration = None
         if format.quantized:
             calibration = torch.rand((MIN_IMAGES, *size), generator=generator).numpy()
-        format.write(Job(network, example, {}, calibration), folder / f"{part.name}{format.suffix}")
+        job = Job(network, example, {}, calibration)
+        path = folder / f"{part.name}{format.suffix}"
+        write_file(format.name, partial(format.write, job), path)
 
 
 def write_manifest(
@@ -194,7 +200,7 @@ def read_manifest(path: Path) -> tuple[list[Part], dict[str, Arch], dict[str, An
     """Reads the parts of a folder of blocks.
 
     Args:
-        path: Its ``blocks.json``.
+        path: Path of its ``blocks.json``.
 
     Returns:
         The parts, the architectures of whole networks by name, and the description of the space.
@@ -217,10 +223,10 @@ def read_manifest(path: Path) -> tuple[list[Part], dict[str, Arch], dict[str, An
     except OSError as error:
         reason = error.strerror or str(error)
         raise BenchmarkError(
-            f"cannot read {path}: {reason}; it belongs to the csv, in the folder that "
-            "--export-blocks DIR wrote"
+            f"cannot read {path}: {reason}; it must be beside the csv, in the folder "
+            "that --export-blocks DIR wrote"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as e:
+    except (ArchError, *_MISREAD) as e:
         raise BenchmarkError(
             f"{path}: not written by --export-blocks ({type(e).__name__}: {e}); export the blocks "
             "again"
@@ -255,7 +261,8 @@ def read_times(path: Path, parts: Sequence[Part]) -> dict[str, float]:
             time > 0; the message names the row.
     """
     try:
-        text = read_text(path, "latency table").lstrip("\ufeff")  # spreadsheets write this mark
+        # spreadsheets write a byte order mark
+        text = read_text(path, "latency table").lstrip("\ufeff")
         rows = list(csv.reader(io.StringIO(text), strict=True))
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -38,7 +38,7 @@ from fbnetv3.export.runtimes import RUNTIMES, FileRuntime, get_runtime
 
 NETWORKS = 24
 """Default number of random networks whose blocks are written."""
-_SMALLEST = 0.05  # of a block's time alone; the rest may be due to its call and conversions
+_SMALLEST = 0.05  # smallest time of a block inside a network, as a share of its time alone
 _ROUND_SECONDS = 0.02  # faster files are called several times in a round
 _FASTEST_SHARE = 0.2  # the result is the mean over this share of the rounds, the fastest ones
 _GROUP_BYTES = 400e6  # files of a group, which are in memory together
@@ -51,7 +51,7 @@ def table_from_times(
     times: Mapping[str, float],
     about: Mapping[str, Any],
 ) -> LatencyTable:
-    """Returns the latency table of blocks that were timed alone, with the check of it.
+    """Returns the latency table of blocks that were timed alone, with a check of its predictions.
 
     Args:
         parts: Blocks and networks.
@@ -60,7 +60,7 @@ def table_from_times(
         about: Description of measurement and space.
 
     Raises:
-        BenchmarkError: There are no networks to fit or to check.
+        BenchmarkError: There are no networks to fit or to check, or the fit does not converge.
     """
     blocks = [part for part in parts if part.shape is not None]
     fits = [part for part in parts if part.blocks]
@@ -97,7 +97,7 @@ def _inside(
     columns = np.array([[alone[r].sum(), -len(r), -elements[r].sum() / 1e6, 1.0] for r in rows])
     try:
         scale, call, element, frame = nnls(columns / whole[:, None], np.ones(len(rows)))[0].tolist()
-    except (RuntimeError, ValueError) as error:  # it does not converge
+    except (RuntimeError, ValueError) as error:  # nnls does not converge
         raise BenchmarkError(
             f"the times of the {len(rows)} networks do not fit those of their blocks ({error}); "
             "measure again"
@@ -117,7 +117,9 @@ def export_blocks(
     seed: int = 1,
     progress: Progress | None = None,
 ) -> int:
-    """Writes the blocks of a search's space for a device elsewhere; see ``block_files``.
+    """Writes the blocks of a search's space as files to time on another device.
+
+    ``block_files.py`` describes the folder.
 
     Args:
         folder: Folder to write; it must be empty or missing.
@@ -130,7 +132,7 @@ def export_blocks(
         progress: Progress display that the work is added to.
 
     Returns:
-        The number of rows of the csv.
+        The number of blocks and networks, each of which has a row in the csv.
 
     Raises:
         FBNetError: The config or the runtime cannot be used, or the folder is not empty.
@@ -166,11 +168,11 @@ def _write(
 
 
 def read_blocks(path: Path, runtime: str) -> LatencyTable:
-    """Returns the latency table of the csv that a device elsewhere filled.
+    """Returns the latency table from a csv with times of another device.
 
     Args:
-        path: The csv in the folder of :func:`export_blocks`.
-        runtime: What measured it: runtime, version and device, as free text.
+        path: The filled csv, in the folder that :func:`export_blocks` wrote.
+        runtime: Runtime, its version and the device of the measurement, as free text.
 
     Raises:
         BenchmarkError: The folder or the csv cannot be used; the message names the row.
@@ -194,9 +196,9 @@ def measure_runtime_table(
 ) -> LatencyTable:
     """Measures the latency table of a search's space in a runtime, on this machine.
 
-    The arguments are those of :func:`fbnetv3.benchmark.latency.measure_latency_table`, and the name
-    of a runtime of ``fbnetv3.export.runtimes``. With one thread, the clock is the CPU time of this
-    process, which excludes other processes.
+    ``runtime`` is a name in ``fbnetv3.export.runtimes``; the other arguments are those of
+    :func:`fbnetv3.benchmark.latency.measure_latency_table`. With one thread, the clock is the CPU
+    time of this process, which excludes other processes.
 
     Raises:
         FBNetError: The config or the runtime cannot be used.
@@ -221,7 +223,10 @@ def _time_parts(
     clock: Callable[[], float],
     progress: Progress | None,
 ) -> dict[str, float]:
-    """Returns the milliseconds of each part; slow groups are scaled by the reference networks."""
+    """Returns the milliseconds of each part.
+
+    The times of a group are divided by the slowdown of the reference networks in it.
+    """
     order = np.random.default_rng(0).permutation(len(parts)).tolist()
     paths = {part.name: folder / f"{part.name}{runtime.part_format.suffix}" for part in parts}
     total = sum(path.stat().st_size for path in paths.values())

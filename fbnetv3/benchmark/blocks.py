@@ -21,10 +21,10 @@ from fbnetv3.arch import Arch, count_cost
 from fbnetv3.modeling import build_model, deploy
 
 Clock = Callable[[], float]
-# Parameters of the networks of a group, which are in memory together and timed in turn: the speed
+# Parameters of the networks of a group, which are in memory together and timed in turn. The speed
 # of the machine changes from group to group, so that groups should be few and large.
 _GROUP_PARAMS = 150e6
-# Networks that are part of every group: the last ones, since callers list extreme ones first
+# Number of reference networks: the last ones of a list, since callers list extreme networks first
 _REFERENCES = 3
 _ROUND_SECONDS = 0.05  # faster networks are called several times in a round
 _FASTEST_SHARE = 0.1  # the result is the mean over this share of the calls, the fastest ones
@@ -39,7 +39,7 @@ class TimedNetwork:
         model: The network as it is timed: deployed, or a detector in evaluation mode.
         layers: Modules that are timed separately, in order of execution: blocks, convs of a
             detector's neck, the head; may be empty.
-        size: Height and width of the images in pixels; None: a square of the network's resolution.
+        size: Height and width of the images in pixels; None: both are the network's resolution.
         whole_times: Seconds of each call without timing of layers.
         layer_times: Seconds of each call in which layers were timed: the total, then each layer.
     """

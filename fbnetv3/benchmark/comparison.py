@@ -27,7 +27,7 @@ class Settings:
         batch_sizes: Batch sizes whose latency is measured. The memory of inference is measured
             with the largest.
         train_batch: Number of images of a training step.
-        rounds: Number of rounds whose median is the result.
+        rounds: Number of rounds whose median is the result. Memory is measured once.
         threads: Number of threads that torch uses.
         compile: Whether to measure the compiled deployed form too.
         data: Name or path of the data set of the measure ``data``.
@@ -50,7 +50,7 @@ class Measurement:
     """The result for one variant of a network.
 
     Attributes:
-        model: Name of the network.
+        model: Name of the network, or of the data set for ``training data``.
         measure: ``latency``, ``training step``, ``EMA update``, ``step of the loop``,
             ``inference memory``, ``training memory`` or ``training data``.
         batch: Number of images; None for an EMA update.
@@ -59,7 +59,7 @@ class Measurement:
         value: Median over the rounds, in ``unit``.
         unit: ``ms``, ``MiB`` or ``images/s``.
         ratio: Improvement over the group's first variant as a factor: above 1 is faster or smaller.
-        rounds: Value of each round.
+        rounds: Value of each round, in ``unit``.
     """
 
     model: str
@@ -186,7 +186,7 @@ def _loop(bench: _Bench) -> Iterator[Measurement]:
 
 
 def _data(bench: _Bench) -> Iterator[Measurement]:
-    """Measures images per second of CPU time, which other load on the machine affects least."""
+    """Measures images per second of CPU time, which other processes affect less than wall time."""
     settings, shape = bench.settings, bench.training_shape
     with input_steps(settings.data, settings.image_size, shape) as steps:
         task = bench.progress.add_task(f"{settings.data} data", total=settings.rounds)
@@ -214,9 +214,9 @@ def with_ratios(
     """Yields the measurement of each variant, with its ratio to the first one.
 
     Args:
-        model: Name of the network.
+        model: Name of the network, or of a data set.
         measure: Name of the measure.
-        shape: Images of the measurement; the batch is 0 if there are none.
+        shape: Images of the measurement; the batch is 0 for a measure without images.
         unit: ``ms`` (then ``rounds`` are seconds), ``MiB`` or ``images/s``.
         rounds: Values of the rounds by variant; the first variant is the reference.
     """

@@ -1,7 +1,7 @@
-"""Random RetinaNets of a search space, built and timed layer by layer for a latency table.
+"""RetinaNets of a search space, built for the measurement of a latency table.
 
-What is timed is the network: backbone, feature pyramid and head, in evaluation mode, for one image
-of the final resolution. Boxes are not decoded, since the time of that depends on the image.
+Backbone, feature pyramid and head are timed, in evaluation mode, for one image that already has the
+size of the network's input. Boxes are not decoded, since the time of decoding depends on the image.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DetectorDesign:
 
     @property
     def shapes(self) -> list[Shape]:
-        """The shapes of the layers in the order in which they run, after that of the frame."""
+        """Shapes of the frame (all that is between the layers) and of each layer, in order."""
         return detector_shapes(self.arch, self.size[0], self.widths, self.parts)
 
 
@@ -56,7 +56,7 @@ def distinct_designs(
     """Returns the first distinct designs of candidates, up to ``count``.
 
     Args:
-        statistics: Costs of the space, by which designs are read from candidates.
+        statistics: Costs of the space, whose method ``design`` reads the design of a candidate.
         configs: Value by variable of each candidate.
         count: Largest number of designs.
     """
@@ -71,7 +71,10 @@ def distinct_designs(
 
 
 def with_all_depths(space: FBNetSpace, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns candidates with each depth of the head, since each depth is a kind of its own."""
+    """Returns each candidate with each depth of the head.
+
+    A latency table predicts nothing for a depth of the head that was not measured.
+    """
     depth = space.detector.get("head_convs")
     if not isinstance(depth, Ref):
         return configs
@@ -102,7 +105,7 @@ class _Network(nn.Module):
         return self.head([features[level] for level in _LEVELS])
 
     def timed_layers(self) -> list[nn.Module]:
-        """Returns the modules of :attr:`DetectorDesign.shapes`, without the frame."""
+        """Returns the modules whose shapes are :attr:`DetectorDesign.shapes`, without the frame."""
         fpn = self.backbone
         neck = [getattr(fpn, f"fpn_{kind}{i}") for i in (5, 4, 3) for kind in ("lateral", "output")]
         blocks = [block for stage in fpn.bottom_up.stages for block in stage]

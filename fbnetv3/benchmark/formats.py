@@ -1,7 +1,9 @@
 """Networks as PyTorch runs them and as exported files, timed side by side in alternating rounds.
 
-A file is written to a temporary folder, loaded by its own runtime, and timed in this process. The
-ranges of 8-bit integers are measured on random pixels, since they do not change the time.
+A form is one way to run a network: PyTorch in eager mode, deployed or compiled, timm's network of
+the same name, or an exported file in its runtime. A file is written to a temporary folder, loaded
+by its own runtime, and timed in this process. The ranges of 8-bit integers are measured on random
+pixels, since the values of the ranges do not change the time.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from fbnetv3.modeling import deploy
 EAGER, DEPLOY, COMPILED, TIMM = "eager", "deploy", "compiled", "timm"
 FORMS = (EAGER, DEPLOY, COMPILED, *RUNTIMES, TIMM)
 """Names of the forms that :func:`compare_formats` can time."""
-DEFAULT_FORMS = tuple(form for form in FORMS if form != "litert")  # it is written in minutes
+DEFAULT_FORMS = tuple(form for form in FORMS if form != "litert")  # writing its file takes minutes
 _ALIASES = {runtime.format.name: name for name, runtime in RUNTIMES.items()}
 
 
@@ -65,10 +67,10 @@ class FormTime:
         resolution: Side of the images in pixels.
         batch: Number of images of a call.
         form: Name of the form.
-        runtime: What runs it, with its version.
+        runtime: Name and version of the runtime, such as ``onnxruntime 1.32.0``.
         ms: Median over the rounds, in milliseconds per call.
         speedup: Median over the rounds of the reference's time divided by this form's.
-        spread: Tenth and ninetieth percentile of these ratios.
+        spread: Tenth and ninetieth percentile of the ratios whose median is ``speedup``.
         rounds: Milliseconds of each round.
     """
 
@@ -85,10 +87,10 @@ class FormTime:
 
 @dataclass
 class FormatComparison:
-    """What :func:`compare_formats` returns.
+    """The result of :func:`compare_formats`.
 
     Attributes:
-        times: Times by model, batch size and form.
+        times: Times, ordered by model, batch size and form.
         notes: One line for each form that was not timed, with the reason.
     """
 
@@ -98,7 +100,13 @@ class FormatComparison:
 
 @dataclass(frozen=True)
 class _Form:
-    """A form that is ready to run: ``step`` makes a call for images of a shape."""
+    """A form that is ready to run.
+
+    Attributes:
+        name: Name of the form.
+        runtime: Function that returns name and version of the runtime, once the form has run.
+        step: Function from the shape of a batch to the call to time.
+    """
 
     name: str
     runtime: Callable[[], str]
@@ -127,7 +135,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         words: Names, also several of them joined by commas.
 
     Raises:
-        BenchmarkError: A word is neither.
+        BenchmarkError: A word is neither a form nor a classifier.
     """
     forms: list[str] = []
     networks: list[str] = []
@@ -160,11 +168,12 @@ def compare_formats(
         progress: Progress display that the measurements are added to.
 
     Returns:
-        Times and notes. Forms whose runtime is not installed, that cannot be written, or that
-        compute something else, are among the notes.
+        Times and notes. There is a note on a form if its runtime is not installed, its file cannot
+        be written, or its float32 outputs differ from PyTorch's.
 
     Raises:
-        FBNetError: A network or a form is unknown, or no form can be timed.
+        FBNetError: A network or a form is unknown, a network is a detector, or no form can be
+            timed.
     """
     settings = settings or FormatSettings()
     forms, result = check_forms(settings.forms), FormatComparison()
@@ -218,7 +227,7 @@ class _Forms:
         model: Name of the network.
         resolution: Side of the images in pixels.
         folder: Folder for files.
-        notes: Lines about forms that cannot be timed are appended to it.
+        notes: List to which a line is appended for each form that cannot be timed.
     """
 
     def __init__(self, model: str, resolution: int, folder: Path, notes: list[str]) -> None:
@@ -227,7 +236,7 @@ class _Forms:
         self._network = self._built(variants.OURS)
 
     def ready(self, names: Sequence[str]) -> list[_Form]:
-        """Returns the forms that can be timed, in the order of their names."""
+        """Returns the forms that can be timed, in the order of ``names``."""
         forms = []
         for name in names:
             missing = self._missing(name)
@@ -242,10 +251,10 @@ class _Forms:
         return forms
 
     def _built(self, variant: str) -> nn.Module:
-        """Returns the network; if it is untrained, its statistics are those of random images.
+        """Returns the network; an untrained one gets batch-norm statistics of random images.
 
-        Without them its activations vanish layer by layer: there would be nothing to compare a
-        file's outputs with, and no ranges of 8-bit integers.
+        With the initial statistics, activations vanish layer by layer: outputs of files could not
+        be compared, and ranges of 8-bit integers could not be measured.
         """
         network = variants.network(self._model, variant)
         if not variants.is_weights(self._model):
@@ -281,7 +290,7 @@ class _Forms:
         return _Form(name, runtime, lambda shape: Inference(model, variants.images(label, shape)))
 
     def _file(self, runtime: FileRuntime) -> _Form:
-        """Writes, loads and checks a file; returns the form that runs it."""
+        """Writes and loads a file; checks it if it is float32; returns the form that runs it."""
         format = runtime.format
         path = self._folder / f"network{format.suffix}"
         network = ExportNetwork(self._network, imagenet.MEAN, imagenet.STD)
@@ -291,7 +300,7 @@ class _Forms:
         if format.load is None:
             raise BenchmarkError("its runtime does not exist on this system")
         run = format.load(path)
-        if not format.quantized:  # classes of random weights are too close to be compared
+        if not format.quantized:  # with random weights, classes score too alike to compare
             compare(run, network, example.numpy())
 
         def step(shape: Shape) -> Step:

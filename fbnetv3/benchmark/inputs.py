@@ -31,8 +31,8 @@ from fbnetv3.data.opening import open_source
 
 TORCHVISION = "torchvision v2"
 NORMALIZED = "ours, normalised on the CPU"
-_MAX_IMAGES = 256
-_QUALITY = 95
+_MAX_IMAGES = 256  # images that are written as JPEG files, unless a batch has more
+_QUALITY = 95  # of the JPEG files
 _FILL = [128, 128, 128]  # color of the areas that AutoAugment's geometric operations uncover
 
 
@@ -40,7 +40,7 @@ _FILL = [128, 128, 128]  # color of the areas that AutoAugment's geometric opera
 def input_steps(name: str, size: tuple[int, int], shape: Shape) -> Iterator[dict[str, Step]]:
     """Yields functions that prepare one batch per call, by variant.
 
-    There is a function of timm only if timm is installed.
+    The variant ``timm`` is left out if timm is not installed.
 
     Args:
         name: Name or path of a data set. 256 of its images, or as many as a batch has if that is

@@ -1,11 +1,12 @@
 """Latency tables: the blocks of a search space, measured on this machine.
 
-Blocks are timed inside random networks and networks at the ends of the ranges, so that the state of
-the CPU's caches is as in real use. The rest of a network's time is the table's ``frame``.
-Classifiers are timed in the form of ``fbnetv3.deploy``; RetinaNets in evaluation mode, without
-decoding of boxes. The batch size is 1, and nothing is compiled, since a compiled network has no
-separate blocks. With one thread the clock is CPU time, which excludes other processes. Further
-random networks, timed as a whole in the same rounds, validate the table's predictions.
+Blocks are timed inside networks, so that the state of the CPU's caches is as in real use: random
+networks of the space, and networks at the ends of the ranges of its variables. The rest of a
+network's time is the table's ``frame``. Classifiers are timed in the form of ``fbnetv3.deploy``;
+RetinaNets in evaluation mode, without decoding of boxes. The batch size is 1, and nothing is
+compiled, since a compiled network has no separate blocks. With one thread the clock is CPU time,
+which excludes other processes. Further random networks, timed as a whole in the same rounds,
+validate the table's predictions.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
 def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
     """Returns the deepest architectures at the ends of all ranges of a space.
 
-    With them, every size of every block of the space lies between measured sizes: each row has its
+    With them, every size of every block of the space lies between measured sizes. Each row has its
     largest number of layers, so that its repeated layers are measured too.
 
     Args:
@@ -108,7 +109,8 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
 def corner_configs(space: FBNetSpace) -> list[dict[str, Any]]:
     """Returns the deepest candidates at the ends of all ranges of a space, with all choices.
 
-    There are two candidates, one at each end, for each combination of ops, kernels and the like.
+    For each combination of unordered choices, such as ops, there are two candidates: one at each
+    end of the ordered variables.
     """
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
     parents |= space.depth_names
@@ -176,6 +178,7 @@ def read_space(config_file: str) -> tuple[FBNetSpace, int]:
 
     Raises:
         BenchmarkError: The space has only one architecture, or its networks are not FBNets.
+        FBNetError: The config cannot be used.
     """
     _, space, num_classes = _read_search(config_file)
     return space, num_classes
@@ -219,7 +222,8 @@ def measure_latency_table(
 
     Args:
         config_file: Path or packaged name of the search's config.
-        networks: Number of random networks whose blocks are measured.
+        networks: Number of random networks whose blocks are measured, besides those at the ends of
+            the ranges.
         check_networks: Number of further random networks to validate the table on.
         rounds: Number of rounds of measurement.
         threads: Number of threads that torch uses.
@@ -230,8 +234,8 @@ def measure_latency_table(
         The table. Its ``about`` describes the machine, the measurement and the check.
 
     Raises:
-        FBNetError: The config cannot be used, or its space has only one architecture, or its
-            networks are not FBNets.
+        FBNetError: The config cannot be used, its space has only one architecture, or its networks
+            are not FBNets.
     """
     sample, corners, build, about = _networks(config_file, networks + check_networks, seed)
     checks, measured = sample[:check_networks], [*corners, *sample[check_networks:]]
@@ -249,8 +253,8 @@ def _networks(
     """Returns the networks to measure, the function that builds them, and entries of ``about``.
 
     Returns:
-        Up to ``count`` random networks, those at the ends, the function that builds them, and
-        entries of the table's ``about``.
+        Up to ``count`` random networks, the networks at the ends of the ranges, the function that
+        builds them, and entries of the table's ``about``.
     """
     setup, space, num_classes = _read_search(config_file)
     about = {"space": space.name, "config": config_file, "classes": num_classes}
@@ -258,7 +262,7 @@ def _networks(
         sample = sample_archs(space, count, num_classes, seed)
         about["form"] = "fbnetv3.deploy, eager, float32"
         return sample, corner_archs(space, num_classes), build_timed_network, about
-    from fbnetv3.benchmark.detectors import build_timed_detector  # a classifier needs none of it
+    from fbnetv3.benchmark.detectors import build_timed_detector  # for detectors only
 
     about["form"] = "RetinaNet without decoding of boxes, eager, float32"
     about["aspect_ratio"] = setup.cfg.SEARCH.ASPECT_RATIO
@@ -307,14 +311,16 @@ def space_networks(
     Args:
         config_file: Path or packaged name of the search's config.
         networks: Number of random architectures, to which those at the ends of ranges are added.
-        check_networks: Number of further random architectures.
+        check_networks: Number of further random architectures, to validate the table on.
         seed: Random seed of the architectures.
 
     Returns:
-        The architectures, the further ones, and entries of the table's ``about``.
+        The architectures whose blocks are measured, the ``check_networks`` further ones, and
+        entries of the table's ``about``.
 
     Raises:
         BenchmarkError: The search is one over detectors, or its space cannot be measured.
+        FBNetError: The config cannot be used.
     """
     setup, space, num_classes = _read_search(config_file)
     if setup.cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
@@ -329,7 +335,7 @@ def space_networks(
 
 
 def measurement_conditions(threads: int) -> dict[str, Any]:
-    """Returns the entries of ``about`` on machine, batch, threads and clock."""
+    """Returns the entries of a table's ``about`` on machine, batch size, threads and clock."""
     return {
         **describe_machine(),
         "batch": 1,

@@ -88,7 +88,9 @@ def _trainer(name: str, task: _CrossEntropy) -> tuple[Trainer, ModelEMA]:
 
 @contextmanager
 def loop_steps(name: str, shape: Shape) -> Iterator[dict[str, Step]]:
-    """Yields a step of each loop by name; both use the same network and batch, and update an EMA.
+    """Yields a step of the bare loop and a step of the Trainer, by name.
+
+    Both loops use the same architecture and batch, and update an EMA of the weights.
 
     The Trainer writes ``metrics.json`` and TensorBoard events every 20 steps, as in a run.
 

@@ -81,7 +81,8 @@ def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) 
     A new process builds the network and calls it with one image, or trains it with two. The
     result is the high-water mark of resident memory over two further calls, minus the resident
     memory before them. Hence images and activations are included; weights, gradients and the
-    optimizer's state are not.
+    optimizer's state are not. Only Linux can reset the mark: elsewhere the result is the growth of
+    the mark, which may be smaller.
 
     Args:
         kind: ``inference`` or ``training``.

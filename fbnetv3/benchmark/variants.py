@@ -35,7 +35,7 @@ COMPILED = "deploy, compiled"
 Step = Callable[[], object]
 StepType = TypeVar("StepType", bound=Step)
 
-_SUFFIXES = (".safetensors", ".pt", ".pth")
+_SUFFIXES = (".safetensors", ".pt", ".pth")  # of files of weights
 _EMA_DECAY = 0.9998
 _LR = 1e-3
 
@@ -59,7 +59,8 @@ def check_name(name: str) -> None:
     """Checks that a name is not that of a detector, nor the path of its weights.
 
     Raises:
-        BenchmarkError: It is a detector, whose inputs and losses are different.
+        BenchmarkError: The name is that of a detector, whose inputs and losses are different.
+        FBNetError: The weights cannot be read.
     """
     if is_detector_name(name) or (is_weights(name) and read_weights(name).is_detector):
         raise BenchmarkError(
@@ -86,7 +87,7 @@ def native_resolution(name: str) -> int:
 def has_timm(name: str) -> bool:
     """Returns whether timm is installed and has a network of its own with this name.
 
-    Those that ``fbnetv3.timm`` has registered with timm are this project's.
+    Networks that ``fbnetv3.timm`` has registered with timm are this project's, and do not count.
     """
     if is_weights(name) or importlib.util.find_spec("timm") is None:
         return False

@@ -44,13 +44,13 @@ _LARGEST_NUMBER = 10_000
 _DESCRIPTION = """\
 Compare the speed and memory of networks on this machine: each network as built,
 its deployed form, and timm's network of the same name if timm is installed.
-All variants are measured in alternating rounds; a result is the median.
+Times are measured in alternating rounds; a result is their median.
 
 With --formats, time PyTorch and exported files of each network side by side.
 
 With --latency-table and --config-file, measure the blocks of a search space
 instead, as a table for the search's latency constraints. --export-blocks writes
-them as files, to be measured on another device.
+the blocks as files, to be measured on another device.
 """
 _EPILOG = """\
 examples:
@@ -108,7 +108,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     rounds = "rounds of measurement; more are more accurate (default: 10)"
     add("--rounds", type=_number, default=10, metavar="N", help=rounds)
-    threads = "CPU threads of PyTorch (default: 1)"
+    threads = "CPU threads of PyTorch and other runtimes (default: 1)"
     add("--threads", type=_number, default=1, metavar="N", help=threads)
     _add_comparison_options(parser)
     _add_table_options(parser)
@@ -152,7 +152,7 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         choices=(*MEASURES, *ON_REQUEST),
         default=list(MEASURES),
         help="measures to run; loop is the training loop with its hooks, data the batches of a "
-        "training (default: all but these two)",
+        "training (default: all but loop and data)",
     )
     resolution = "side of the images in pixels (default: that of each network's architecture)"
     add("--resolution", type=_number, metavar="PX", help=resolution)
@@ -160,9 +160,9 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add("--batch-sizes", type=_number, nargs="+", default=[1, 16], metavar="N", help=sizes)
     training = "images per training step (default: 16)"
     add("--train-batch", type=_number, default=16, metavar="N", help=training)
-    data = "data set of the measure data (default: imagenette_train)"
+    data = "data set for the measure 'data' (default: imagenette_train)"
     add("--data", default="imagenette_train", metavar="NAME", help=data)
-    size = "size of the JPEG files that are made of it (default: 500x375)"
+    size = "size in pixels of the JPEG files made from this data set (default: 500x375)"
     add("--image-size", type=_size, default=(500, 375), metavar="WxH", help=size)
     add("--compile", action="store_true", help="also measure fbnetv3.deploy(compile=True)")
     add(
@@ -190,7 +190,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     )
     folder = "write the blocks as files for another device, with a blocks.csv to fill (name,ms)"
     add("--export-blocks", type=Path, metavar="DIR", help=folder)
-    networks = "random networks whose blocks are measured (default: 100; 24 if they are files)"
+    networks = "random networks whose blocks are measured (default: 100; as files of a runtime: 24)"
     add("--networks", type=_number, metavar="N", help=networks)
     check = "random networks to validate the table on, at least 2 (default: 30)"
     add("--check", type=_number_from_2, default=30, metavar="N", help=check)
@@ -310,7 +310,7 @@ def _export_blocks(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     csv = folder / "blocks.csv"
-    print(f"{folder}: {count} files to measure, batch 1; fill {csv} (name,ms), then:")
+    print(f"{folder}: {count} blocks and networks to measure, batch 1; fill {csv} (name,ms), then:")
     print(f"  python tools/benchmark.py --latency-table {csv} --runtime 'RUNTIME, DEVICE'")
 
 

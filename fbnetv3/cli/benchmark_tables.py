@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fbnetv3.benchmark.formats import FormTime
 
 IMAGES_PER_SECOND = "images/s"
-LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95  # of a good latency table
+# Mean absolute error, relative to the measured latencies, and rank correlation of a good table
+LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95
 
 
 def result_table(measurements: Sequence[Measurement], threads: int) -> Table:
@@ -47,7 +48,7 @@ def result_table(measurements: Sequence[Measurement], threads: int) -> Table:
 
 
 def _model_column() -> Column:
-    """Returns the column of models; paths of weights that begin alike must not be cut."""
+    """Returns the column of models, which wraps long paths: cut paths could look the same."""
     return Column("model", overflow="fold")
 
 

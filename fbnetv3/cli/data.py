@@ -54,7 +54,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         commands.add_parser(
             "check",
             help="decode all images and check all labels of a data set of any kind",
-            description="Print the images or boxes of each class, and one line for each fault.",
+            description="Print the number of images or boxes per class, and a line for each fault.",
             parents=[import_option()],
         )
     )
@@ -63,7 +63,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--images", type=Path, metavar="DIR", help="folder of the images (default: beside SRC)")
+    images = "folder of the images, for boxes (default: where the format of SRC has them)"
+    add("--images", type=Path, metavar="DIR", help=images)
     split = "split of a yaml of YOLO: train, val or test (default: train)"
     add("--split", default="train", metavar="NAME", help=split)
 
@@ -73,7 +74,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help=source)
     parser.add_argument("target", type=Path, metavar="DST", help="COCO json to write")
     _source_arguments(parser)
-    skip = "leave out what is wrong, instead of writing nothing"
+    skip = "leave out faulty boxes and images, instead of writing nothing"
     parser.add_argument("--skip-broken", action="store_true", help=skip)
 
 
@@ -89,9 +90,10 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SRC", help="data set: a name, or a folder or zip of class folders")
     add("folder", type=Path, metavar="DST", help="folder to make; must not exist, or be empty")
-    short = "reduce images to this length of the short side, as JPEG files (default: keep all)"
+    short = "reduce images to this length of the short side, as JPEG files (default: copy all)"
     add("--short-side", type=int, default=0, metavar="PX", help=short)
-    add("--quality", type=int, default=95, metavar="Q", help="their JPEG quality (default: 95)")
+    quality = "JPEG quality of reduced images (default: 95)"
+    add("--quality", type=int, default=95, metavar="Q", help=quality)
     size = "size of a shard in megabytes (default: 256)"
     add("--shard-mb", type=int, default=256, metavar="MB", help=size)
     skip = "leave out images that cannot be decoded, instead of copying them"
@@ -155,7 +157,7 @@ def _print_faults(faults: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status, 0."""
+    """Runs a command and returns its exit status: 0, or 1 if ``check`` found a fault."""
     arguments = parse(argv)
     import_code(arguments)
     return _COMMANDS[arguments.command](arguments)

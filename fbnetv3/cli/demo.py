@@ -73,8 +73,8 @@ def show_pretrained(folder: Path) -> None:
         paths = _write_photographs(folder)
         subject = "photographs of a temple and a flower"
         remark = (
-            "\n(It knows only the ten classes of CIFAR-10 and picks the most similar one. To see "
-            "test images of\nCIFAR-10 instead, set FBNETV3_DATA to a folder that has cifar10/.)"
+            "\n(The network knows only the ten classes of CIFAR-10 and picks the most similar one. "
+            "To see test\nimages of CIFAR-10, set FBNETV3_DATA to a folder that has cifar10/.)"
         )
     print(f"\nPredictions of {_PRETRAINED} for {subject}:{remark}", flush=True)
     predict.main(["--model", _PRETRAINED, "--topk", "2", *paths])

@@ -26,8 +26,9 @@ AUGMENTATIONS = ("flip", "scales", "crops")
 _DESCRIPTION = """\
 Evaluate a classifier or a detector on a data set, and write what explains its score.
 
-Classifiers: confusion_matrix.csv and .png, per_class.csv (precision, recall, F1), calibration.csv
-and reliability.png, predictions.csv and worst.png (the images with the highest loss).
+Classifiers: confusion_matrix.csv and .png (if images have one class each), per_class.csv
+(precision, recall, F1), calibration.csv and reliability.png, predictions.csv and worst.png (the
+images with the highest loss).
 Detectors: ap_per_class.csv, precision_recall.csv and .png, images.csv and worst.png (the images
 with the most missed and wrong boxes), results.json (COCO results). Both: scores.json.
 """
@@ -86,7 +87,10 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="FILE", help=weights)
     data = "data set: a name or a path as in DATASETS.TEST; for a detector also a COCO json"
     add("--data", required=True, metavar="DATASET", help=data)
-    images = "folder of the images of a COCO json (default: images beside it, or its folder)"
+    images = (
+        "folder of the images of a COCO json (default: images beside the json or its folder, else "
+        "the folder of the json)"
+    )
     add("--images", type=Path, metavar="DIR", help=images)
     output = "folder of the files (default: output/evaluation)"
     add("--output", type=Path, default=Path("output/evaluation"), metavar="DIR", help=output)
@@ -97,14 +101,17 @@ def _option_arguments(parser: argparse.ArgumentParser) -> None:
     tta = (
         "also score a classifier by the mean probability over views of an image: flip (mirrored), "
         "scales (1 and 1.25 times the resolution), crops (four corners and the centre); the "
-        "tables and pictures are those without"
+        "tables and pictures are those of the image alone"
     )
     add("--tta", nargs="+", choices=AUGMENTATIONS, default=[], help=tta)
     bins = "bins of the calibration, of equal width (default: 15)"
     add("--bins", type=_at_least(1), default=15, metavar="N", help=bins)
     worst = "images in worst.png; 0 writes none (default: 24, for a detector 8)"
     add("--worst", type=_at_least(0), metavar="N", help=worst)
-    threshold = "minimum score of boxes that are counted as wrong in images.csv (default: 0.3)"
+    threshold = (
+        "minimum score of the boxes from which missed and wrong boxes are counted (default: 0.3); "
+        "average precisions use all boxes"
+    )
     add("--threshold", type=_share, default=0.3, metavar="SCORE", help=threshold)
     skip = "leave out images that cannot be read, instead of refusing the data"
     add("--skip-broken", action="store_true", help=skip)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Write a network in the formats of other runtimes. Each file takes RGB pixels, N x 3 x H x W; mean
 and standard deviation are applied inside. A classifier returns logits. A RetinaNet takes one image
-of any size and returns boxes, scores and classes. Each file is run in its own runtime and compared
-with PyTorch before the command ends.
+of any size and returns boxes, scores and classes. Each file except a Core ML package is run in its
+own runtime and compared with PyTorch before the command ends.
 """
 _EPILOG = """\
 formats: onnx, pt2, torchscript, openvino, executorch, litert, coreml (written anywhere, run on
@@ -66,14 +66,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of the files (default: output/exported)",
     )
-    add("--name", help="prefix of the files' names (default: the name of the model or the run)")
+    prefix = "prefix of the files' names (default: name of the model, the weights' file or the run)"
+    add("--name", help=prefix)
     pixels = "pixels that the files take: float32 in 0..1, or uint8 in 0..255 (default: float)"
     add("--input", choices=("float", "uint8"), default="float", help=pixels)
     calibration = "training set from which the ranges of 8-bit integers are measured: name or path"
     add("--calibration", metavar="DATASET", help=calibration)
-    images = "number of its images (default: 512)"
+    images = "number of calibration images (default: 512)"
     add("--calibration-images", type=int, default=512, metavar="N", help=images)
-    add("--seed", type=int, default=0, metavar="N", help="seed of these images (default: 0)")
+    seed = "seed that draws the calibration images (default: 0)"
+    add("--seed", type=int, default=0, metavar="N", help=seed)
     add("--data", metavar="DATASET", help="data set on which each file is scored (top-1 or AP)")
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
@@ -95,7 +97,7 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
 
 
 def _weights(arguments: argparse.Namespace) -> tuple[Path | None, str]:
-    """Returns the file of --weights, None without, and the default name of exported files."""
+    """Returns the file of --weights (None: not given) and the default name of exported files."""
     path: Path | None = arguments.weights
     if path is None:
         return None, str(arguments.model)

@@ -21,7 +21,7 @@ COLUMNS = ("format", "file", "MB", "difference", "ms")
 
 
 def is_detector(model: str | None, weights: Path | None) -> bool:
-    """Whether a command line asks for a detector.
+    """Returns whether a command line asks for a detector.
 
     Args:
         model: Value of --model.
@@ -43,7 +43,7 @@ def export_detectors(arguments: argparse.Namespace, weights: Path | None, name: 
 
     Args:
         arguments: Command line of ``fbnetv3-export``.
-        weights: File of the weights; None: those of the zoo.
+        weights: File of the weights; None: ``--model`` names weights of the zoo.
         name: Default prefix of the files' names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The option ``--import``, which all commands have."""
+"""The option ``--import`` of all commands but ``fbnetv3-install-detectron2``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fbnetv3.user_code import import_user_code
 
 
 def import_option() -> argparse.ArgumentParser:
-    """Returns a parent parser with ``--import``, for the parsers of all commands."""
+    """Returns a parent parser with ``--import``, for the parsers of commands."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--import",

@@ -112,10 +112,10 @@ def _output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--topk", type=_positive, help=argparse.SUPPRESS)  # the name in 0.1.0
     threshold = (
         f"minimum score of boxes, from 0 to 1 (default: {_THRESHOLD:g}; 0 for a json of COCO "
-        "results, whose evaluators choose it)"
+        "results, since average precision needs boxes of all scores)"
     )
     add("--threshold", type=_share, metavar="SCORE", help=threshold)
-    output = "results.csv or results.json to write; a path without suffix is that of --pictures"
+    output = "results.csv or results.json to write; a path without suffix is read as --pictures"
     add("--output", type=Path, metavar="FILE", help=output)
     annotations = "COCO json with the ids of images and categories for a json of COCO results"
     add("--annotations", type=Path, metavar="FILE", help=annotations)
@@ -155,7 +155,11 @@ def _check(arguments: argparse.Namespace) -> tuple[list[ImageFile], CocoIds | No
 
 
 def _split_output(arguments: argparse.Namespace) -> None:
-    """Makes a folder that --output names the one of --pictures."""
+    """Moves the value of --output to --pictures if it is a folder.
+
+    Raises:
+        PredictError: The suffix is unknown, or both options name a folder.
+    """
     output: Path | None = arguments.output
     if output is None or (output.suffix.lower() in _FORMATS and not output.is_dir()):
         return
@@ -230,8 +234,9 @@ def _with_progress(
 
     Args:
         predictions: Predictions.
-        total: Their number.
-        prints: Whether they are printed; on a terminal, there is no bar between their lines.
+        total: Number of predictions.
+        prints: Whether predictions are printed; if standard output is a terminal, too, there is no
+            bar.
     """
     console = Console(stderr=True)
     shown = console.is_terminal and total > 1 and not (prints and sys.stdout.isatty())

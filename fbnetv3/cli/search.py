@@ -37,7 +37,10 @@ examples:
   %(prog)s --report output/search/digits                       # also while it runs
 """
 _STORAGE_KEY = "SEARCH.STORAGE"
-"""The only key that ``--evolve`` and ``--report`` accept; the run's config has all others."""
+"""The only key that ``--evolve``, ``--report`` and ``--run`` accept.
+
+All other keys are read from the config of the run.
+"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -90,7 +93,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         help="with --config-file: rerun failed trials whose reason contains REASON; without "
-        "REASON, all of them",
+        "REASON, all failed trials",
     )
 
 
@@ -133,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        FBNetError: An option, a file, the config or the data cannot be used.
     """
     parser = make_parser()
     args = parser.parse_intermixed_args(argv)

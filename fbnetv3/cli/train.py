@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--eval-only", action="store_true", help="only score MODEL.WEIGHTS or the last checkpoint")
     add("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     add("--overwrite", action="store_true", help="first remove an earlier run in OUTPUT_DIR")
-    names = "weights fit data of other class names, if the number of classes is the same"
+    names = "let class names of weights and data differ, if the number of classes is the same"
     add("--ignore-class-names", action="store_true", help=names)
     add("--check-data", action="store_true", help="only check the data sets: decode all images")
     trace = "write a trace of N steps to OUTPUT_DIR, for Perfetto or TensorBoard"
@@ -120,7 +120,7 @@ def _read_config(
         config_file: Path or packaged name of the file.
         opts: Keys and values that override those of the file.
         output_dir: OUTPUT_DIR, if the parent process has checked it; None: OUTPUT_DIR is read from
-            ``opts`` or from the file, where ``check_output_dir`` must allow it.
+            ``opts``, or from the file if ``check_output_dir`` allows the value there.
         in_run: Whether OUTPUT_DIR becomes the folder of the file if a run is in that folder. A run
             is then found even if its folder was moved or the current folder is another one.
     """

@@ -1,4 +1,4 @@
-"""``fbnetv3-zoo``: lists models and runs, scales networks, and keeps the weights of the zoo."""
+"""``fbnetv3-zoo``: lists models and runs, scales networks, and manages the weights of the zoo."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def _plot_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="png, svg or pdf to write (default: zoo.png)",
     )
-    data = "data set of the zoo's accuracies (default: imagenet_val; published networks need it)"
+    data = (
+        "data set of the accuracies (default: imagenet_val, the only one with published networks)"
+    )
     add("--data", default="imagenet_val", metavar="DATASET", help=data)
     columns = "csv of further networks: name, macs, top1 (percent), latency_ms; may be repeated"
     add("--csv", action="append", type=Path, default=[], metavar="FILE", help=columns)
@@ -131,7 +133,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="NAME",
-        help="data set for the accuracies (default: that of the record of each; skipped if absent)",
+        help="data set for the accuracies (default: that of each record; skipped if not installed)",
     )
 
 
@@ -153,8 +155,8 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="+",
         metavar="NAME[.TAG]",
-        help="weights to download, of those that `fbnetv3-zoo list --pretrained` prints; without "
-        "TAG, the first ones of the unscaled architecture with all of its classes",
+        help="weights to download, as `fbnetv3-zoo list --pretrained` prints them; without TAG, "
+        "the first weights of NAME that are unscaled and have all classes of the architecture",
     )
 
 
@@ -370,7 +372,7 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status, 1 if a check failed."""
+    """Runs a command and returns its exit status: 0, or 1 if a check failed."""
     arguments = parse(argv)
     import_code(arguments)
     return _COMMANDS[arguments.command](arguments)

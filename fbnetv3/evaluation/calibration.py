@@ -23,8 +23,8 @@ class Calibration:
     Attributes:
         edges: (bins + 1,) edges of the bins, from 0 to 1.
         counts: (bins,) number of predictions in each bin.
-        confidence: (bins,) their mean confidence; NaN in an empty bin.
-        accuracy: (bins,) share of them that is right; NaN in an empty bin.
+        confidence: (bins,) mean confidence of these predictions; NaN in an empty bin.
+        accuracy: (bins,) share of these predictions that is right; NaN in an empty bin.
     """
 
     edges: Floats
@@ -55,7 +55,7 @@ def calibration_of(
 
     Args:
         confidence: (n,) probability of each prediction, in [0, 1].
-        is_right: (n,) whether it is right.
+        is_right: (n,) whether each prediction is right.
         bins: Number of bins of equal width, at least 1.
     """
     edges = np.linspace(0, 1, bins + 1)

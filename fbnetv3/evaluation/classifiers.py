@@ -1,4 +1,4 @@
-"""The evaluation of a classifier whose images have one class each, or several.
+"""The evaluation of a classifier, on images with one class each or with several classes.
 
 CONTRIBUTING.md lists what a further file of an evaluation needs ("Where to add").
 """
@@ -30,7 +30,7 @@ from fbnetv3.evaluation.tables import write_table
 from fbnetv3.weights.classes import distinct_names
 
 THRESHOLD = 0.5
-"""Probability from which on an image is predicted to have a class, if it may have several."""
+"""Smallest probability of a predicted class, if images may have several classes."""
 _SEPARATOR = " | "
 
 
@@ -39,8 +39,9 @@ class Report:
     """The scores of an evaluation, and the files that were written.
 
     Attributes:
-        scores: Scores by name, in percent except for ``loss`` and numbers of images.
-        files: Files, in the order of the scores.
+        scores: Scores by name, in percent except for ``loss`` and counts. ``tta`` is a mapping with
+            the scores of test-time augmentation.
+        files: Files that were written.
         remarks: Lines for people, such as the classes that are confused most.
     """
 
@@ -146,7 +147,7 @@ def _write_images(
     confidence: npt.NDArray[np.float64],
     worst: int,
 ) -> list[str]:
-    """Writes the prediction for each image by descending loss, and a sheet of the first."""
+    """Writes the predictions by descending loss, and a contact sheet of the first ``worst``."""
     truth, predicted = names
     order = np.argsort(-outcomes.losses, kind="stable").tolist()
     rows = (
@@ -179,7 +180,7 @@ def _write_images(
 def _confused(
     matrix: npt.NDArray[np.int64], classes: Sequence[str], count: int = 3
 ) -> tuple[str, ...]:
-    """Describes the largest entries beside the diagonal."""
+    """Describes up to ``count`` of the largest nonzero entries off the diagonal."""
     wrong = matrix - np.diag(np.diag(matrix))
     largest = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = [divmod(int(index), len(classes)) for index in largest]
@@ -196,15 +197,15 @@ def report_labels(
 ) -> Report:
     """Writes the tables and pictures of a classifier with several classes per image.
 
-    A class is predicted from a probability of 0.5 on. The calibration is that of all pairs of an
-    image and a class. There is no confusion matrix, since classes do not exclude each other.
+    A class is predicted if its probability is 0.5 or more. In the calibration, a prediction is a
+    pair of an image and a class. There is no confusion matrix: classes do not exclude each other.
 
     Args:
         outcomes: Predictions for the data set.
         dataset: Data set, for the names and pixels of the worst images.
         folder: Folder of the files.
         bins: Number of bins of the calibration.
-        worst: Number of images on the contact sheet, see :func:`report_classes`.
+        worst: Number of images with the highest loss on the contact sheet; 0 writes none.
 
     Raises:
         FBNetError: A file cannot be written, or an image cannot be read.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # detectron2 is optional
 
 Result = dict[str, Any]
 IOU = 0.5
-"""Overlap from which on a box counts as found, in curves and for the worst images."""
+"""Smallest IoU of a found box, in precision-recall curves and for missed and wrong boxes."""
 
 
 def detect_dataset(
@@ -51,6 +51,7 @@ def detect_dataset(
     Raises:
         EvaluationError: The classes differ.
         DataError: An image cannot be read.
+        PredictError: The device has too little memory for a batch.
     """
     categories = _categories(detector, dataset)
 
@@ -110,7 +111,8 @@ def report_boxes(
         dataset: Data set with at least one box.
         folder: Folder of the files.
         worst: Number of images with the most mistakes on the contact sheet; 0 writes none.
-        threshold: Minimum score of a box that counts as a mistake if it is wrong.
+        threshold: Minimum score of the predicted boxes from which missed and wrong boxes are
+            counted.
 
     Raises:
         FBNetError: The data have no box, a file cannot be written, or an image cannot be read.
@@ -141,7 +143,7 @@ def report_boxes(
 def _matched(
     truth: dict[str, Any], results: Sequence[Result], *, accumulate: bool
 ) -> COCOeval | None:
-    """Returns pycocotools' matches at an IoU of 0.5; None without boxes, which it refuses."""
+    """Returns pycocotools' matches at an IoU of 0.5; None without results, which it refuses."""
     if not results:
         return None
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
@@ -167,7 +169,8 @@ def precision_curves(
         results: Boxes as COCO results.
 
     Returns:
-        Precision by class, (recalls,), without classes that have no box; and the recalls.
+        Precision (recalls,) of each class that has a true box, by its name; and the recalls. Both
+        are empty without results.
     """
     evaluator = _matched(truth, results, accumulate=True)
     if evaluator is None:
@@ -190,12 +193,15 @@ def mistakes_by_image(
 ) -> dict[int, tuple[int, int]]:
     """Returns the number of missed boxes and of wrong boxes in each image, by its id.
 
-    A box is missed if no box of its class overlaps it with an IoU of 0.5, and wrong if it overlaps
-    none that is not taken by a box of a higher score. Crowds count as neither.
+    Predicted boxes, by descending score, are matched with the true box of their class that they
+    overlap most and that is still free, with an IoU of at least 0.5. True boxes without a match are
+    missed, predicted boxes without a match are wrong. Crowds, and predicted boxes on them, count as
+    neither.
 
     Args:
         truth: Ground truth as COCO json.
-        results: Boxes as COCO results, all of which count.
+        results: Boxes as COCO results. Of each class, an image's 100 boxes with the highest scores
+            count.
     """
     missed = dict.fromkeys((image["id"] for image in truth["images"]), 0)
     wrong = dict(missed)
@@ -205,7 +211,7 @@ def mistakes_by_image(
             missed[item["image_id"]] += not item["iscrowd"]
         return {number: (missed[number], 0) for number in missed}
     for match in evaluator.evalImgs:
-        if match is None:  # neither boxes nor detections of a class
+        if match is None:  # an image without true and predicted boxes of a class
             continue
         number, ignored = match["image_id"], np.asarray(match["gtIgnore"], bool)
         missed[number] += int(((match["gtMatches"][0] == 0) & ~ignored).sum())
@@ -234,7 +240,7 @@ def _write_images(
     worst: int,
     threshold: float,
 ) -> list[str]:
-    """Writes the mistakes in each image by descending number, and a sheet of the first."""
+    """Writes the mistakes in images, the most first, and a contact sheet of the first ``worst``."""
     from fbnetv3.detection.visualization import write_contact_sheet
 
     records = sorted(dataset.records, key=lambda record: -sum(mistakes[record["image_id"]]))

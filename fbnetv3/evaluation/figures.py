@@ -13,10 +13,10 @@ from fbnetv3.evaluation.calibration import Calibration
 from fbnetv3.io import atomic_write
 from fbnetv3.requires import require
 
-_WITH_COUNTS, _WITH_NAMES = 25, 60  # largest numbers of classes
-_MAX_NAME = 24  # characters
-_MAX_SOURCE = 48  # characters
-_MAX_CURVES = 10
+# Largest numbers of classes for which a confusion matrix shows counts and class names
+_WITH_COUNTS, _WITH_NAMES = 25, 60
+_MAX_NAME, _MAX_SOURCE = 24, 48  # characters of a class name, and of the name of a data set
+_MAX_CURVES = 10  # classes in the picture of precision-recall curves
 
 
 def _figure(width: float, height: float) -> Any:
@@ -39,7 +39,7 @@ def _short(name: str) -> str:
 
 
 def _titled(source: str, text: str) -> str:
-    """Returns a title; the end of a long name of a data set tells more than its beginning."""
+    """Returns a title with the name of a data set; a long name is cut at its beginning."""
     if not source:
         return text
     name = source if len(source) <= _MAX_SOURCE else f"..{source[-_MAX_SOURCE:]}"
@@ -53,7 +53,7 @@ def draw_confusion(
 
     Args:
         matrix: (classes, classes) number of images of each true class (rows) with each prediction.
-        classes: Names of the classes. Above 60, the axes have their numbers.
+        classes: Names of the classes. With more than 60, the axes have numbers instead of names.
         path: PNG to write.
         source: Name of the data set, for the title.
     """
@@ -99,7 +99,7 @@ def _write_counts(axes: Any, matrix: npt.NDArray[np.int64], shares: npt.NDArray[
 def draw_reliability(
     calibration: Calibration, path: Path, what: str = "accuracy", source: str = ""
 ) -> None:
-    """Draws the accuracy of each bin of confidence above the number of its predictions.
+    """Draws the accuracy of each bin of confidence, and below it the number of predictions.
 
     Args:
         calibration: Confidence and accuracy by bin.
@@ -128,7 +128,7 @@ def draw_reliability(
         f"largest {100 * calibration.maximum_error:.2f}%"
     )
     figure.suptitle(_titled(source, errors), fontsize=11)
-    # above the axes, where it covers no bar
+    # the legend is above the axes, where it covers no bar
     upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     upper.grid(alpha=0.3)
     lower.bar(left, calibration.counts[is_filled], widths, color="tab:gray", **style)

@@ -1,4 +1,4 @@
-"""Scores of predictions, over all images and by class, computed by scikit-learn."""
+"""Scores of predictions over all images, and by class as scikit-learn defines them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def class_scores(targets: Ints, predicted: Ints, num_classes: int) -> ClassScore
         predicted: Predictions in the same form.
         num_classes: Number of classes.
     """
-    # Imported late: it imports pandas, which takes a second.
+    # Imported late: scikit-learn imports pandas, which takes a second.
     from sklearn.metrics import precision_recall_fscore_support
 
     precision, recall, f1, counts = precision_recall_fscore_support(
@@ -62,7 +62,7 @@ def accuracies(probabilities: Floats, targets: Ints) -> dict[str, float]:
         targets: (images,) true classes.
     """
     of_truth = probabilities[np.arange(len(targets)), targets][:, None]
-    # of equal probabilities, the first class is predicted, as by argmax
+    # among equal probabilities, the class with the smallest index comes first, as in argmax
     is_before = np.arange(probabilities.shape[1]) < targets[:, None]
     is_better = (probabilities > of_truth) | ((probabilities == of_truth) & is_before)
     rank = is_better.sum(1)
@@ -71,7 +71,10 @@ def accuracies(probabilities: Floats, targets: Ints) -> dict[str, float]:
 
 
 def averages(scores: ClassScores) -> dict[str, float]:
-    """Returns the means over classes of precision, recall and F1, in percent."""
+    """Returns the means over classes of precision, recall and F1, in percent.
+
+    A class whose score is NaN is left out of the mean; a mean over no class is 0.
+    """
     return {
         f"{name}_macro": 100 * float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
         for name, values in (
@@ -83,7 +86,7 @@ def averages(scores: ClassScores) -> dict[str, float]:
 
 
 def average_precisions(targets: Ints, probabilities: Floats) -> Floats:
-    """Returns the average precision of each class, from 0 to 1; NaN for one without images.
+    """Returns the average precision of each class, from 0 to 1; NaN for a class without images.
 
     Args:
         targets: (images, classes) 1 for each class of an image.

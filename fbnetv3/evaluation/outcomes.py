@@ -33,13 +33,13 @@ class Outcomes:
     Attributes:
         classes: Names of the data's classes.
         probabilities: (images, classes) probabilities of the network.
-        losses: (images,) cross-entropy of each image; with several labels per image, the mean of
-            the binary cross-entropies of its classes.
+        losses: (images,) cross-entropy of each image; with several labels per image, the mean over
+            all classes of the binary cross-entropy.
         targets: (images,) index of the true class; with several labels per image, (images,
-            classes) 1 for each of its classes.
+            classes) 1 for each class that the image has, otherwise 0.
         augmented: (images, classes) mean probabilities of all views; None without test-time
             augmentation.
-        views: Number of these views.
+        views: Number of views of an image in ``augmented``.
     """
 
     classes: Sequence[str]
@@ -56,9 +56,10 @@ def order_of_classes(
     """Returns the index in the network's outputs of each class of the data.
 
     Args:
-        classifier: Classifier; names such as ``class 3`` of weights without names fit any data
-            with as many classes, and ImageNet's names fit folders named by WordNet ids.
-        dataset: Data set.
+        classifier: Classifier. The names ``class 0``, ``class 1`` and so on, which weights without
+            names have, fit any data with as many classes.
+        dataset: Data set. Its classes fit any network with 1,000 classes if they are 1,000 WordNet
+            ids, as those of ImageNet's folders.
         ignore_names: Whether only the number of classes is compared.
 
     Raises:
@@ -66,7 +67,7 @@ def order_of_classes(
     """
     names, data = classifier.classes, dataset.classes
     is_unnamed = names == tuple(f"class {i}" for i in range(len(names)))
-    # ImageNet's outputs are in the order of WordNet ids
+    # networks for ImageNet have their outputs in the order of WordNet ids
     is_unnamed |= len(data) == imagenet.NUM_CLASSES and all(map(_WORDNET.fullmatch, data))
     order = class_order(names, data)
     if order is None and (ignore_names or is_unnamed) and len(names) == len(data):
@@ -134,7 +135,7 @@ def _outcomes(
 def _batches(
     dataset: ImageDataset, views: Sequence[View], size: int
 ) -> Iterator[list[list[npt.NDArray[np.uint8]]]]:
-    """Yields the pixels of each view, one per image, batch by batch."""
+    """Yields for each batch of images a list with the pixels of all its images for each view."""
 
     def load(index: int) -> list[npt.NDArray[np.uint8]] | FBNetError:
         try:

@@ -1,4 +1,4 @@
-"""The evaluation of a network of any kind: its data set, its predictions, and its files."""
+"""The evaluation of a classifier or a detector: data set, predictions, and written files."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ SCORES = "scores.json"
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How to evaluate.
+    """Options of an evaluation.
 
     Attributes:
         batch_size: Number of images that are run together; None: 32, or 8 for a detector.
         augmentations: Test-time augmentations of a classifier, see ``views.py``.
         bins: Number of bins of the calibration.
         worst: Number of images on the contact sheet; None: 24, or 8 for a detector.
-        threshold: Minimum score of a detector's boxes that count as mistakes if they are wrong.
-        images: Folder of the images of a COCO json; None: ``images`` beside it, or its folder.
+        threshold: Minimum score of the boxes of a detector from which missed and wrong boxes are
+            counted; average precisions use all boxes.
+        images: Folder of the images of a COCO json; None: ``images`` beside the json or its folder,
+            else the folder of the json.
         skip_broken: Whether images that cannot be read are left out.
-        ignore_class_names: Whether only the number of a classifier's classes is compared.
+        ignore_class_names: Whether only the number of a classifier's classes is compared with that
+            of the data.
     """
 
     batch_size: int | None = None
@@ -61,7 +64,8 @@ def open_data(
         options: Options, of which ``images`` and ``skip_broken`` are used.
 
     Raises:
-        FBNetError: There is no such data set, or it is not of the kind of the network.
+        FBNetError: There is no such data set, it is not of the kind of the network, or there are
+            augmentations for a detector.
     """
     if isinstance(network, Classifier):
         return build_dataset(name, skip_broken=options.skip_broken)
@@ -102,7 +106,8 @@ def evaluate_network(
         advance: Function called after each batch with its number of images.
 
     Raises:
-        FBNetError: The classes differ, an image cannot be read, or a file cannot be written.
+        FBNetError: The classes differ, only one of network and data has several classes per image,
+            an image cannot be read, or a file cannot be written.
     """
     if isinstance(network, Classifier):
         assert isinstance(data, ImageDataset)

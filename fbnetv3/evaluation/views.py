@@ -18,17 +18,17 @@ View = Callable[[Image.Image], Pixels]
 """Function from an image to the pixels (H, W, 3) that the network sees."""
 SCALE = 1.25
 """Factor of the larger resolution of ``scales``."""
-_MULTIPLE = 8  # pixels, of the sides of ``scales``
+_MULTIPLE = 8  # the sides of ``scales`` are multiples of this number of pixels
 TEXTS = {
     "flip": "each view also mirrored",
-    "scales": f"the image also at {SCALE:g} times the resolution, rounded up to 8 pixels",
+    "scales": f"the image also at {SCALE:g} times the resolution, rounded up to a multiple of 8",
     "crops": "the corners and the centre of a larger square in place of the centre alone",
 }
 """Names of the augmentations, and what each does."""
 
 
 def views_of(transform: EvalTransform, augmentations: Sequence[str] = ()) -> list[View]:
-    """Returns the views of an image: its preprocessing alone, or all that augmentations make.
+    """Returns the views that augmentations make of an image; without any, the preprocessed one.
 
     ``crops`` resizes the shorter side to ``resize`` of the preprocessing, or to 8/7 of the
     resolution if that is larger, and takes five crops. Augmentations are combined: ``flip`` and

@@ -1,1 +1,4 @@
-"""Export of trained networks to the file formats of other runtimes, each checked in its runtime."""
+"""Export of trained networks to the file formats of other runtimes.
+
+Each file is checked in its runtime, except Core ML packages.
+"""

@@ -8,6 +8,7 @@ from fbnetv3.export.job import Job, Pixels
 MIN_IMAGES = 32
 """Smallest number of calibration images."""
 BATCH = 32
+"""Default number of images per batch."""
 
 
 def calibration_batches(job: Job, name: str, size: int = BATCH) -> list[Pixels]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3.data import ImageDataset
+from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.job import Pixels, Run
 from fbnetv3.export.network import ExportNetwork
@@ -20,10 +21,11 @@ from fbnetv3.weights.classes import class_order, other_classes
 from fbnetv3.zoo.classifier import Classifier
 
 TOLERANCE = 1e-3
-"""Largest difference from torch's logits in float32, as a share of their mean magnitude."""
+"""Largest allowed difference from torch's float32 logits, as a share of their mean magnitude."""
 MIN_AGREEMENT = 0.9
-"""Smallest share of calibration images with the same class, for files with 8-bit integers."""
-_BATCH, _TIMED, _MAX_SECONDS = 64, 20, 5.0
+"""Smallest allowed share of images with the same class, for files with 8-bit integers."""
+_BATCH = 64  # images that are preprocessed and run together
+_TIMED, _MAX_SECONDS = 20, 5.0  # timing of an image ends after these calls or seconds
 
 
 def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool = False) -> float:
@@ -31,13 +33,14 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
 
     Args:
         run: Function that runs the file.
-        network: What the file was written from.
+        network: Network that the file was written from.
         images: Pixels (N, 3, H, W) to compare on, as the network takes them.
         quantized: Whether the file computes with 8-bit integers.
 
     Raises:
         ExportError: The logits have another shape, are not finite, or differ by more than
-            ``TOLERANCE``; for 8-bit integers, fewer than ``MIN_AGREEMENT`` classes are the same.
+            ``TOLERANCE``; for 8-bit integers, the share of images with the same class is below
+            ``MIN_AGREEMENT``.
     """
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
@@ -59,10 +62,26 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
 
 
 def mismatch(text: str) -> ExportError:
-    """Returns the error about a file whose runtime computes something else, as ``text`` says."""
+    """Returns the error about a file that computes other outputs, which ``text`` describes."""
     return ExportError(
         f"its runtime computes {text}; the file was removed; use another format, or another "
         "version of the exporter"
+    )
+
+
+def with_format(name: str, error: Exception) -> Exception:
+    """Returns the error to raise about a file that was removed.
+
+    Errors of the check and of the runtime get the name of the format; other errors of this package
+    stay as they are.
+    """
+    if isinstance(error, ExportError):
+        return ExportError(f"format {name}: {error}")
+    if isinstance(error, FBNetError):
+        return error
+    return ExportError(
+        f"format {name}: its runtime fails ({type(error).__name__}: {first_line(error)}); the file "
+        "was removed; choose another format"
     )
 
 
@@ -79,10 +98,11 @@ def time_image(run: Callable[[Pixels], object], image: Pixels) -> float:
 
 
 def score(run: Run, classifier: Classifier, network: ExportNetwork, data: ImageDataset) -> float:
-    """Returns the top-1 accuracy of a file on a data set, in percent.
+    """Returns the top-1 accuracy of a file on a data set with one class per image, in percent.
 
     Raises:
         ExportError: The classes of the data are not those of the classifier.
+        DataError: An image cannot be read.
     """
     order = class_order(classifier.classes, data.classes)
     if order is None:

@@ -18,7 +18,8 @@ def problem() -> str:
 
 def write(job: Job, path: Path) -> None:
     """Writes a package (a folder) for one image, with float32 computation."""
-    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of untested versions
+    # coremltools warns of versions of torch with which it was not tested
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
     import coremltools
 
     with warnings.catch_warnings(), torch.no_grad():

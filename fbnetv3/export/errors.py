@@ -6,4 +6,4 @@ from fbnetv3.errors import FBNetError
 
 
 class ExportError(FBNetError):
-    """A network cannot be exported, or an exported file computes something else."""
+    """A network cannot be exported, or an exported file computes other outputs than PyTorch."""

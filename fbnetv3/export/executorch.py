@@ -34,7 +34,7 @@ def write(job: Job, path: Path) -> None:
 def write_int8(job: Job, path: Path) -> None:
     """Writes a program for one image that computes with 8-bit integers.
 
-    torchao's PT2E quantises it for XNNPACK after the training: weights with one scale per output
+    torchao's PT2E quantises the trained network for XNNPACK: weights with one scale per output
     channel, activations with a zero point.
 
     Raises:
@@ -76,8 +76,8 @@ def load(path: Path) -> Run:
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
 
-        # By default there is a thread for each processor of the machine, also where a process may
-        # use few of them. The pool is that of all programs of the process.
+        # By default there is a thread for each processor of the machine, even if this process may
+        # use only a few of them. All programs of the process share one pool of threads.
         threads = torch.get_num_threads()
         if portable_lib._threadpool_get_thread_count() != threads:
             portable_lib._unsafe_reset_threadpool(threads)

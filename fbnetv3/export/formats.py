@@ -24,11 +24,12 @@ class Format:
         name: Name on the command line.
         suffix: End of the file's name, after the model's name.
         write: Function that writes the network of a job to a file.
-        load: Function from a file to the function that runs it in its own runtime. None: the
-            runtime does not exist on this system.
+        load: Function from a file to the function that runs it in its own runtime. None: files of
+            this format are not run here (Core ML).
         problem: Function that returns the reason why the format cannot be used, or an empty string.
         any_batch: Whether a file takes batches of any size. Otherwise it takes single images.
-        quantized: Whether the file computes with 8-bit integers, whose outputs differ.
+        quantized: Whether the file computes with 8-bit integers, so that its outputs differ from
+            PyTorch's.
     """
 
     name: str

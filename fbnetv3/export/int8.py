@@ -1,8 +1,8 @@
 """ONNX files that compute with 8-bit integers, quantised after the training by ONNX Runtime.
 
-Ranges are measured on calibration images (static quantisation), weights have one scale per output
-channel. The range of an activation leaves out the smallest and largest hundredth of a percent of
-its values, which would make the steps of all others coarse. On processors without VNNI
+Ranges are measured on calibration images (static quantisation), and weights have one scale per
+output channel. The range of an activation keeps the central 99.99% of its values: rare extreme
+values would make the steps of all other values coarse. On processors without VNNI
 instructions, products of 8-bit integers are added up in 16 bits and may overflow; there, weights
 use 7 bits (``reduce_range``). Hard sigmoids are computed with integers, too; see
 ``integer_gates.py``.
@@ -25,7 +25,7 @@ from fbnetv3.export.integer_gates import replace_hard_sigmoids, split_hard_swish
 from fbnetv3.export.job import INPUT, Job, Pixels
 
 PERCENTILE = 99.99
-"""Share in percent of an activation's values up to which its range goes, on either side."""
+"""Share in percent of an activation's values in its range; half of the rest is cut at each end."""
 
 
 def problem() -> str:
@@ -54,13 +54,13 @@ def write_quantized(
     """Writes an ONNX file with 8-bit weights and activations, from one in float32.
 
     Args:
-        write_float: Writes the file in float32.
+        write_float: Function that writes the float32 file to a path.
         path: File to write.
         batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
         metadata: Properties of the file; ``reduce_range`` and ``activation_ranges`` are added.
-        kept: Returns the names of the nodes of a model that stay in float32.
-        percentile: Share in percent of an activation's values up to which its range goes; None: the
-            largest value, also of all activations if one of them has no percentiles.
+        kept: Function from a model to the names of its nodes that stay in float32.
+        percentile: Share in percent of an activation's values in its range. The range holds all
+            values if this is None, or if one of the activations has no percentiles.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -88,7 +88,7 @@ def write_quantized(
 def _quantize_if_possible(
     source: Path, path: Path, batches: Sequence[Pixels], kept: list[str], percentile: float | None
 ) -> float | None:
-    """Quantises with percentiles, or else with the largest values; returns the percentile used.
+    """Quantises with percentiles, else with the largest values; returns the percentile, else None.
 
     The values of an activation that is constant but for rounding have no percentiles: there are
     fewer float32 numbers in their range than bins in ONNX Runtime's histogram.
@@ -121,7 +121,8 @@ def _quantize(
         weight_type=QuantType.QInt8,
         nodes_to_exclude=kept,
         calibrate_method=method,
-        # All activations of a stride are in memory at once, and must be of one size.
+        # The calibration holds all activations of a stride in memory, and their sizes must be
+        # equal: a stride of 1 batch.
         extra_options={"CalibPercentile": percentile, "CalibStridedMinMax": 1},
     )
 
@@ -141,7 +142,7 @@ class _Reader:
         return len(self._batches)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Goes on with these batches."""
+        """Continues with the batches from ``start_index`` to ``end_index - 1``."""
         self._next = iter(self._batches[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:

@@ -1,10 +1,11 @@
 """Hard sigmoids of quantised ONNX files, computed with 8-bit integers.
 
-ONNX Runtime computes HardSigmoid(x) = clip(a x + b, 0, 1) in float32 only, which hard swish and
-squeeze-and-excitation use. Converting to and fro takes longer than the convolutions gain from 8-bit
-integers. It does add with 8-bit integers, and rounding to them clips: x + b / a, rounded to steps
-of 1 / (255 a) from zero, is clip(x + b / a, 0, 1 / a), and read back in steps of 1 / 255 it is the
-hard sigmoid.
+Hard swish and squeeze-and-excitation use HardSigmoid(x) = clip(a x + b, 0, 1), which ONNX Runtime
+computes in float32 only. Converting 8-bit tensors to float32 and back takes longer than the
+convolutions gain from 8-bit integers. ONNX Runtime can add with 8-bit integers, and rounding the
+sum to 8 bits clips it: with a scale of 1 / (255 a) and a zero point of 0, QuantizeLinear turns
+x + b / a into the integer of clip(x + b / a, 0, 1 / a). DequantizeLinear with a scale of 1 / 255
+turns this integer into HardSigmoid(x), rounded to 8 bits.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_LEVELS = 255
-_ALPHA, _BETA = 0.2, 0.5  # of ONNX, where a node does not state them
+_LEVELS = 255  # largest 8-bit integer
+_ALPHA, _BETA = 0.2, 0.5  # ONNX's defaults of a and b, for nodes that do not state them
 
 
 def split_hard_swishes(model: ModelProto) -> None:
@@ -46,7 +47,8 @@ def replace_hard_sigmoids(model: ModelProto) -> int:
         model: Quantised ONNX model in the form of QuantizeLinear and DequantizeLinear nodes.
 
     Returns:
-        Number of hard sigmoids that were replaced. Those that read or give float32 stay.
+        Number of hard sigmoids that were replaced. Hard sigmoids whose input or output is float32
+        stay.
     """
     edit = _Edit(model.graph)
     nodes = [new for node in model.graph.node for new in edit.replaced(node)]
@@ -68,7 +70,7 @@ class _Edit:
                 self._consumers.setdefault(name, []).append(node)
 
     def replaced(self, node: Any) -> list[Any]:
-        """Returns the nodes that take the place of a node."""
+        """Returns the nodes that replace a node, and sets the scales of its neighbours."""
         from onnx import helper
 
         quantize = self._quantize_after(node)
@@ -78,22 +80,26 @@ class _Edit:
         alpha, beta = values.get("alpha", _ALPHA), values.get("beta", _BETA)
         name = f"{node.output[0]}_gate"
         zero = self._constant(f"{name}_zero", np.uint8(0))
-        step = self._constant(f"{name}_step", np.float32(1 / (_LEVELS * alpha)))
-        share = self._constant(f"{name}_share", np.float32(1 / _LEVELS))
-        most = self._constant(f"{name}_most", np.uint8(_LEVELS))
-        shift = self._constant(f"{name}_shift", np.float32(beta / alpha / _LEVELS))
-        quantize.input[1:] = [step, zero]
+        sum_scale = self._constant(f"{name}_sum_scale", np.float32(1 / (_LEVELS * alpha)))
+        gate_scale = self._constant(f"{name}_output_scale", np.float32(1 / _LEVELS))
+        # beta / alpha as an 8-bit tensor: its largest integer times a scale
+        largest = self._constant(f"{name}_largest", np.uint8(_LEVELS))
+        shift_scale = self._constant(f"{name}_shift_scale", np.float32(beta / alpha / _LEVELS))
+        quantize.input[1:] = [sum_scale, zero]
         for reader in self._consumers[quantize.output[0]]:
-            reader.input[1:] = [share, zero]
+            reader.input[1:] = [gate_scale, zero]
         self.count += 1
         shifted = f"{name}_shifted"
         return [
-            helper.make_node("DequantizeLinear", [most, shift, zero], [shifted], shifted),
+            helper.make_node("DequantizeLinear", [largest, shift_scale, zero], [shifted], shifted),
             helper.make_node("Add", [node.input[0], shifted], list(node.output), f"{name}_add"),
         ]
 
     def _quantize_after(self, node: Any) -> Any:
-        """Returns the node that rounds a hard sigmoid; None if not all its neighbours are 8-bit."""
+        """Returns the QuantizeLinear after a hard sigmoid.
+
+        None: the node is no hard sigmoid, or not all of its neighbours are 8-bit.
+        """
         if node.op_type != "HardSigmoid":
             return None
         before = self._producers.get(node.input[0])

@@ -1,4 +1,4 @@
-"""What every format's writer gets, and what its loader returns."""
+"""The input of a format's writer, and the type of the function that its loader returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[Pixels], npt.NDArray[np.float32]]
 INPUT, OUTPUT = "images", "logits"
 """Names of the input and the output in formats that name them."""
 MAX_BATCH = 4096
-"""Largest batch of formats that need a bound."""
+"""Largest batch of a ``pt2`` file, as declared to torch.export."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def write(job: Job, path: Path) -> None:
 
 
 def load(path: Path) -> Run:
-    """Returns the function that runs a file in LiteRT's interpreter."""
+    """Returns the function that runs a file in LiteRT, with torch's number of threads."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter: Any = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())

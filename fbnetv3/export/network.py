@@ -57,7 +57,7 @@ class ExportNetwork(nn.Module):
         return self.network((pixels.to(torch.float32) - self.shift) * self.scale)
 
     def example(self, resolution: int, batch: int = 2, seed: int = 0) -> Tensor:
-        """Returns random pixels (batch, 3, resolution, resolution) of the type that it takes."""
+        """Returns random pixels (batch, 3, resolution, resolution) of the network's input type."""
         generator = torch.Generator().manual_seed(seed)
         shape = (batch, 3, resolution, resolution)
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from fbnetv3.data import ImageDataset
-from fbnetv3.export.check import compare, megabytes, pixel_batches, remove, score, time_image
+from fbnetv3.export.check import (
+    compare,
+    megabytes,
+    pixel_batches,
+    remove,
+    score,
+    time_image,
+    with_format,
+)
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.files import write_file
 from fbnetv3.export.formats import Format, get_format
@@ -19,7 +27,7 @@ from fbnetv3.export.metadata import export_metadata
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.zoo.classifier import Classifier
 
-_CHECKED = 64  # images that files are compared on: of the calibration, or random pixels
+_CHECKED = 64  # images on which a file and torch are compared: of the calibration, or random
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,13 @@ class Exported:
     Attributes:
         format: Name of the format.
         path: The file, or the folder of a package.
-        megabytes: Its size, with the files that belong to it, in units of 10^6 bytes.
-        difference: Largest absolute difference of a logit from torch's. None: the runtime does
-            not exist on this system, and nothing was compared.
-        milliseconds: Median time of one image on ``torch.get_num_threads()`` threads, or None.
-        top1: Accuracy in percent on the data set that was given, or None.
+        megabytes: Size of the file and of the files that belong to it, in units of 10^6 bytes.
+        difference: Largest absolute difference of a logit from torch's. None: files of this format
+            are not run here (Core ML), and nothing was compared.
+        milliseconds: Median time of one image on ``torch.get_num_threads()`` threads; None: the
+            file was not run.
+        top1: Accuracy in percent on the data set to score on; None: there is none, or the file was
+            not run.
     """
 
     format: str
@@ -51,7 +61,8 @@ class ExportOptions:
     Attributes:
         input_type: ``float`` for pixels in [0, 1], ``uint8`` for pixels in [0, 255].
         calibration: Data set from which the ranges of 8-bit integers are measured.
-        calibration_images: Number of its images, drawn by ``seed``.
+        calibration_images: Number of calibration images, drawn with ``seed``; a smaller data set
+            is used as a whole.
         data: Data set on which each file is scored.
         seed: Seed of the drawn images.
     """
@@ -67,8 +78,14 @@ def check_formats(names: Sequence[str], options: ExportOptions) -> list[Format]:
     """Returns the formats, if everything that they need is there.
 
     Raises:
-        ExportError: A name is unknown, a package is missing, or there are no calibration images.
+        ExportError: A name is unknown, a package is missing, there are no calibration images, or
+            the data set to score on has several classes per image.
     """
+    if options.data is not None and options.data.is_multi_label:
+        raise ExportError(
+            f"{options.data.name}: images have several classes each, but files are scored by "
+            "top-1; leave out --data"
+        )
     formats = [get_format(name) for name in dict.fromkeys(names)]
     for format in formats:
         missing = format.problem()
@@ -99,8 +116,10 @@ def export_classifier(
         options: Input, calibration and data.
 
     Raises:
-        ExportError: A file cannot be written, or computes other outputs; it is removed.
+        ExportError: A file cannot be written, or a file fails in its runtime or computes other
+            outputs than torch; such a file is removed.
         WriteError: The folder cannot be written to.
+        DataError: An image cannot be read.
     """
     job = _job(classifier, options)
     images = job.calibration
@@ -111,10 +130,11 @@ def export_classifier(
         path = folder / f"{name}{format.suffix}"
         write_file(format.name, partial(format.write, job), path)
         try:
-            yield _measure(format, path, job, images[:_CHECKED], classifier, options)
-        except ExportError as error:
+            exported = _measure(format, path, job, images[:_CHECKED], classifier, options)
+        except Exception as error:  # runtimes raise errors of every kind
             remove(path)
-            raise ExportError(f"format {format.name}: {error}") from error
+            raise with_format(format.name, error) from error
+        yield exported
 
 
 def _job(classifier: Classifier, options: ExportOptions) -> Job:

@@ -38,7 +38,7 @@ class FileRuntime:
 
     @property
     def version(self) -> str:
-        """Version of the installed package; "unknown" if it has another name."""
+        """Version of ``package``; "unknown" if no distribution of this name is installed."""
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:

@@ -21,6 +21,7 @@ from fbnetv3.benchmark.block_files import Part, read_manifest, read_times, write
 from fbnetv3.benchmark.block_times import read_blocks, table_from_times
 from fbnetv3.benchmark.errors import BenchmarkError
 from fbnetv3.export.formats import FORMATS
+from fbnetv3.io import WriteError
 from fbnetv3.search.fbnet.space import FBNetSpace
 
 Written = tuple[Path, list[Part]]
@@ -116,11 +117,19 @@ def test_a_csv_away_from_its_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blocks.csv").write_text("name,ms\n")
     with pytest.raises(BenchmarkError, match="in the folder that --export-blocks DIR wrote"):
         read_blocks(tmp_path / "blocks.csv", "phone")
-    (tmp_path / "blocks.json").write_text('{"format": 1, "parts": [{"name": 3}]}')
-    with pytest.raises(BenchmarkError, match="not written by --export-blocks"):
-        read_blocks(tmp_path / "blocks.csv", "phone")
+    part = '{"name": "a", "elements": 1, "input": [1], "blocks": [], "check": true, "arch": "x"}'
+    for broken in ('{"name": 3}', part):
+        (tmp_path / "blocks.json").write_text(f'{{"format": 1, "parts": [{broken}]}}')
+        with pytest.raises(BenchmarkError, match="not written by --export-blocks"):
+            read_blocks(tmp_path / "blocks.csv", "phone")
     with pytest.raises(ArchError, match="make one of it"):
         LatencyTable.load(tmp_path / "blocks.csv")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(archs: list[Arch], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot write"):
+        write_blocks(tmp_path / "file" / "blocks", archs[:1], archs[1:2], [FORMATS["pt2"]], {})
 
 
 def test_costs_of_running_alone_are_taken_out(archs: list[Arch]) -> None:

@@ -192,6 +192,20 @@ def test_a_file_that_computes_something_else_is_removed(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_its_runtime_cannot_run_is_removed(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    def fail(pixels: object) -> np.ndarray:
+        raise RuntimeError("no kernel\nmore")
+
+    plain = FORMATS["onnx"]
+    wrong = formats.Format("onnx", ".onnx", plain.write, lambda path: fail, plain.problem)
+    message = r"^format onnx: its runtime fails \(RuntimeError: no kernel\); the file was removed"
+    with pytest.raises(ExportError, match=message):
+        list(export_classifier(classifier, [wrong], tmp_path, "net", ExportOptions()))
+    assert not list(tmp_path.iterdir())
+
+
 def test_scores_follow_the_names_of_classes(
     classifier: Classifier, data: ArrayDataset, tmp_path: Path
 ) -> None:
@@ -222,6 +236,10 @@ def test_errors(classifier: Classifier, data: ArrayDataset, tmp_path: Path) -> N
         get_format("onx")
     with pytest.raises(ExportError, match="onnx-int8 needs images of the training set"):
         check_formats(["onnx-int8"], ExportOptions())
+    several = ArrayDataset("tags", list(CLASSES), np.zeros((1, 8, 8, 3), np.uint8), [0])
+    several.is_multi_label = True
+    with pytest.raises(ExportError, match="tags: images have several classes each"):
+        check_formats(["onnx"], ExportOptions(data=several))
     with pytest.raises(ExportError, match=f"got 8; allowed: {MIN_IMAGES} or more"):
         export(classifier, tmp_path, "onnx-int8", calibration=data, calibration_images=8)
     with pytest.raises(ExportError, match="input 'rgb' is unknown"):

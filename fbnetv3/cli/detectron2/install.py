@@ -40,7 +40,7 @@ VERSION = f"{SDIST_VERSION}+fbnetv3.2"
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch", "patch_ng", "fvcore")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
 # From 26.3 on, pip refuses archives of PyPI that declare an address as a dependency, even an
-# optional one as in detectron2's extra "all"; this one downloads the archive in its place.
+# optional one as in detectron2's extra "all". Then OLDER_PIP downloads the archive.
 STRICT_PIP = (26, 3)
 OLDER_PIP = "26.2.1"
 OLDER_PIP_SHA256 = "71138adf1f4ca900cdb7d289c21b7494329f2332b6d85f0e1c42108c0384ed3e"
@@ -141,7 +141,7 @@ def run_pip(arguments: Sequence[str], failure: str, pip: Sequence[str] = _PIP) -
     Args:
         arguments: The command and its options.
         failure: Start of the error message; pip's last error line follows it.
-        pip: What Python runs as pip.
+        pip: Arguments with which Python runs pip.
 
     Raises:
         InstallError: pip failed.
@@ -155,9 +155,9 @@ def run_pip(arguments: Sequence[str], failure: str, pip: Sequence[str] = _PIP) -
 
 
 def downloading_pip(folder: Path) -> Sequence[str]:
-    """Returns what Python runs as the pip that can download the source archive.
+    """Returns the arguments with which Python runs a pip that can download the source archive.
 
-    This is the installed pip, or an older one that runs from its wheel and is not installed.
+    If the installed pip is too new, an older one runs from its wheel, without being installed.
 
     Args:
         folder: Existing folder for the wheel.
@@ -325,7 +325,7 @@ def install_from_index(target: Path | None = None) -> None:
 
 
 def install_from_git() -> None:
-    """Installs the pinned upstream commit with pip, which compiles its extension."""
+    """Installs the pinned upstream commit with pip; raises InstallError if pip failed."""
     run_pip(
         ["install", "--no-build-isolation", f"{UPSTREAM}@{UPSTREAM_COMMIT}"],
         "cannot install upstream detectron2 (it needs git, github.com and a C++ compiler)",

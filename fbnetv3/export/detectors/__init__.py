@@ -1,1 +1,1 @@
-"""Export of RetinaNets: preprocessing, anchors, decoding and suppression are part of the graph."""
+"""Export of RetinaNets, with normalisation, anchors, decoding of boxes and NMS in the graph."""

@@ -1,4 +1,4 @@
-"""Checks of exported detectors in their own runtimes: boxes, average precision, time."""
+"""Checks of exported detectors in their own runtimes: boxes and average precision."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from fbnetv3.export.errors import ExportError
 from fbnetv3.weights.classes import class_order, other_classes
 
 BOX_TOLERANCE = 0.1
-"""Largest difference of a side of a box from torch's in float32, in pixels of the image."""
+"""Largest allowed difference of a side of a box from torch's in float32, in image pixels."""
 SCORE_TOLERANCE = 1e-3
-"""Largest difference of a score from torch's in float32."""
+"""Largest allowed difference of a score from torch's in float32."""
 MIN_AGREEMENT = 0.9
-"""Smallest share of objects that files with 8-bit integers and torch have in common."""
-_IOU_MARGIN = 1e-3  # boxes that overlap by the limit of suppression, within rounding
-_CLEAR, _SAME = 0.5, 0.5  # score of objects that 8-bit integers keep, and overlap with torch's
+"""Smallest allowed share of clear objects that an 8-bit file and torch have in common."""
+_IOU_MARGIN = 1e-3  # an IoU this close to the NMS threshold may be on either side by rounding
+# Smallest score of a clear object, and smallest IoU of two boxes of the same object
+_CLEAR, _SAME = 0.5, 0.5
 
 ImageRun = Callable[[Image.Image], Boxes]
 """Function from an image of any size to boxes in pixels of this image."""
@@ -41,8 +42,8 @@ class Difference:
     """The largest differences between the boxes of a file and of torch.
 
     Attributes:
-        box: Of a side of a box, in pixels of the image.
-        score: Of a score.
+        box: Largest difference of a side of a box, in pixels of the image.
+        score: Largest difference of a score.
         objects: Number of torch's objects that were compared.
     """
 
@@ -51,7 +52,7 @@ class Difference:
     objects: int = 0
 
     def merged(self, other: Difference) -> Difference:
-        """Returns the larger differences of two, and the sum of their objects."""
+        """Returns the larger box and score difference of two, and the sum of their objects."""
         box, score = max(self.box, other.box), max(self.score, other.score)
         return Difference(box, score, self.objects + other.objects)
 
@@ -83,13 +84,13 @@ def compare(
 ) -> Difference:
     """Compares the boxes of a file with those of the detector.
 
-    Each of torch's objects, by descending score, is matched with the first object of the file that
-    has its class, and its score and box within the tolerances. Where rounding decides whether an
-    object exists at all, it may be missing: at the smallest score, at the largest number of
-    objects, and at the overlap from which objects are suppressed.
+    Each of torch's objects, by descending score, is matched with the closest object of the file
+    that has the same class and is not matched yet; box and score must be within the tolerances. An
+    object may be missing on either side if rounding decides whether it exists: at the smallest
+    score, at the largest number of objects, and at the overlap from which boxes are suppressed.
 
     Raises:
-        ExportError: The objects differ, or torch sees none in the images.
+        ExportError: The objects differ, or torch sees no object in the images.
     """
     total = Difference()
     expected_run = in_torch(detector)
@@ -130,7 +131,11 @@ def _compare_image(actual: Boxes, expected: Boxes, network: DetectorNetwork) -> 
 def _closest(
     actual: Boxes, expected: Boxes, i: int, free: npt.NDArray[np.bool_]
 ) -> tuple[int, Difference]:
-    """Returns the free object of a file that is closest to one of torch's, with its difference."""
+    """Returns the free object of a file that is closest to torch's object ``i``.
+
+    Returns:
+        Its index and its difference; -1 and infinite differences if no free object has the class.
+    """
     same = np.flatnonzero(free & (actual.classes == expected.classes[i]))
     if not len(same):
         return -1, Difference(float("inf"), float("inf"))
@@ -141,7 +146,7 @@ def _closest(
 
 
 def _is_borderline(objects: Boxes, i: int, network: DetectorNetwork) -> bool:
-    """Whether rounding may decide whether an object exists."""
+    """Returns whether an object may appear or disappear by rounding."""
     score, last = objects.scores[i], objects.scores[-1]
     at_threshold = score <= network.score_threshold + SCORE_TOLERANCE
     is_full = len(objects.scores) >= network.max_detections
@@ -164,7 +169,7 @@ def _described(
     missing: Sequence[tuple[int, Difference]],
     surplus: Sequence[int],
 ) -> str:
-    """Returns what is wrong, with the largest difference."""
+    """Describes how the objects of a file differ from torch's."""
     counts = f"{len(actual.scores)} objects instead of {len(expected.scores)}"
     if len(actual.scores) != len(expected.scores):
         return f"{counts} in an image"
@@ -181,8 +186,9 @@ def _described(
 def compare_quantized(run: ImageRun, detector: Detector, images: Sequence[Image.Image]) -> float:
     """Returns the share of clear objects that a file with 8-bit integers and torch have in common.
 
-    Clear objects have a score of 0.5 or more. An object is common if the other side has one of the
-    same class with an overlap of 0.5 or more, at any score.
+    Clear objects have a score of 0.5 or more. A clear object of the file is common if torch has an
+    object of the same class, at any score, whose box overlaps with an IoU of 0.5 or more; likewise
+    for the clear objects of torch.
 
     Raises:
         ExportError: The share is below ``MIN_AGREEMENT``, or torch sees no clear object.
@@ -204,7 +210,7 @@ def compare_quantized(run: ImageRun, detector: Detector, images: Sequence[Image.
 
 
 def _common(objects: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
-    """Returns for each clear object whether the others have it, too."""
+    """Returns for each clear object of ``objects`` whether ``others`` have it, too."""
     clear = objects.scores >= _CLEAR
     overlaps = _overlaps(objects.boxes[clear], others.boxes)
     same = objects.classes[clear][:, None] == others.classes[None, :]
@@ -212,7 +218,7 @@ def _common(objects: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
 
 
 def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> float:
-    """Returns COCO's AP of a file on a data set, in percent.
+    """Returns COCO's AP of a file on a data set, in percent; NaN if the data have no box.
 
     Raises:
         ExportError: The classes of the data are not those of the detector.
@@ -237,7 +243,7 @@ def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> f
 
 
 def _category_ids(detector: Detector, data: CocoDataset) -> dict[int, int]:
-    """Returns the category of the data for each class of the detector."""
+    """Returns the category id in the data of each class of the detector, by index of the class."""
     order = class_order(detector.classes, data.classes)
     if order is None:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""Images of an exported detector: those of a data set of boxes, or drawn at random."""
+"""Images for calibration and checks of an exported detector: of a data set of boxes, or random."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_data(name: str) -> CocoDataset:
 
 
 def sample(data: CocoDataset, count: int, seed: int) -> list[Path]:
-    """Returns the files of images drawn without replacement; all of them if there are fewer."""
+    """Returns ``count`` image files, drawn without replacement; all files if there are fewer."""
     files = [Path(record["file_name"]) for record in data.records]
     if len(files) <= count:
         return files
@@ -51,15 +51,15 @@ def images_to_compare(files: Sequence[Path], seed: int) -> list[Image.Image]:
     """Returns images of several sizes on which a file and torch are compared.
 
     Args:
-        files: Image files. Without any, the images are random: coarse and fine blocks of colour,
-            in which most detectors see something.
+        files: Image files. If there are none, the images are random: coarse and fine blocks of
+            colour, in which most detectors find objects.
         seed: Seed of random images.
     """
     if not files:
         generator = np.random.default_rng(seed)
         return [_random_image(generator, size, 4 << i) for i, size in enumerate(_SIZES)]
     images = [read_image(file) for file in files]
-    width, height = images[0].size  # data sets of one size would leave others untested
+    width, height = images[0].size  # a data set may have images of one size only
     parts = ((0, 0, (width + 1) // 2, height), (0, 0, width, (2 * height + 2) // 3))
     return [images[0], *(images[0].crop(part) for part in parts), *images[1:]]
 

@@ -24,7 +24,8 @@ class DetectorFormat:
         write: Function that writes the network of a job to a file.
         load: Function from a file to the function that runs it in its own runtime.
         problem: Function that returns the reason why the format cannot be used, or an empty string.
-        quantized: Whether the file computes with 8-bit integers, whose outputs differ.
+        quantized: Whether the file computes with 8-bit integers, so that its outputs differ from
+            PyTorch's.
     """
 
     name: str
@@ -67,8 +68,8 @@ def check_formats(names: Sequence[str], *, calibrated: bool) -> list[DetectorFor
         calibrated: Whether there are images of a training set to measure ranges on.
 
     Raises:
-        ExportError: A name is unknown or no format of detectors, a package is missing, or there
-            are no calibration images.
+        ExportError: A name is unknown, the format cannot hold a detector, a package is missing, or
+            there are no calibration images.
     """
     formats = []
     for name in dict.fromkeys(names):

@@ -1,4 +1,4 @@
-"""What the writer of a detector's format gets, and what its loader returns."""
+"""The input of the writer of a detector's format, and the function that its loader returns."""
 
 from __future__ import annotations
 

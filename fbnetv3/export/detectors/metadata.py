@@ -1,4 +1,4 @@
-"""What an exported detector says about itself: preprocessing, classes, version, hash."""
+"""The metadata of an exported detector: preprocessing, classes, version, hash of the weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from fbnetv3.version import package_version
 
 
 def detector_metadata(detector: Detector, network: DetectorNetwork) -> dict[str, str]:
-    """Returns the metadata of an exported detector; every value is a string, most are JSON.
+    """Returns the metadata of an exported detector.
 
-    The keys are ``task`` (detection), ``source``, ``classes``, ``short_edge`` and ``max_size``
-    (pixels: images are resized, keeping their shape, such that the shorter side has ``short_edge``,
-    or fewer if the longer one would exceed ``max_size``; 0: no resizing), ``interpolation``,
-    ``input`` and ``output`` (what the file takes and returns), ``mean`` and ``std`` (RGB, which the
-    graph applies), ``score_threshold``, ``nms_threshold`` and ``max_detections`` (of the graph),
-    ``fbnetv3`` (version) and ``weights_sha256``.
+    Returns:
+        Text by key. The texts of eight keys are JSON: ``classes``, ``short_edge`` and ``max_size``
+        (pixels: images are resized, keeping their aspect ratio, such that the shorter side has
+        ``short_edge`` pixels, or fewer if the longer side would exceed ``max_size``; images are not
+        resized if ``short_edge`` is 0), ``mean`` and ``std`` (RGB, of pixels in [0, 1]; the graph
+        normalises by them), ``score_threshold``, ``nms_threshold`` and ``max_detections`` (which
+        the graph applies). The others are plain: ``task`` (detection), ``source`` (origin of the
+        weights), ``input`` and ``output`` (layout and type of the tensors), ``interpolation``,
+        ``fbnetv3`` (version of this package) and ``weights_sha256``.
     """
     unit = 255.0 if network.input_type == "uint8" else 1.0
     pixels = "uint8 in 0..255" if network.input_type == "uint8" else "float32 in 0..1"

@@ -2,7 +2,7 @@
 
 The graph normalises and pads the image, runs backbone and heads, decodes the boxes of the best
 anchors of each level, and suppresses overlapping boxes of the same class, as detectron2's RetinaNet
-does. Its shapes depend on the image alone, so exporters can keep height and width free.
+does. Height and width of the image are not fixed in the graph.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class DetectorNetwork(nn.Module):
         input_type: ``float`` for float32 pixels in [0, 1], ``uint8`` for pixels in [0, 255].
 
     Raises:
-        ExportError: The detector is no RetinaNet, its anchors are rotated, or ``input_type`` is
-            unknown.
+        ExportError: The detector is not detectron2's RetinaNet, its anchor generator is not
+            ``DefaultAnchorGenerator``, or ``input_type`` is unknown.
     """
 
     def __init__(self, detector: Detector, input_type: str = "float") -> None:
@@ -53,12 +53,13 @@ class DetectorNetwork(nn.Module):
         self.box_weights = tuple(model.box2box_transform.weights)
         self.scale_clamp: float = model.box2box_transform.scale_clamp
         self.score_threshold: float = model.test_score_thresh
-        self.candidates: int = model.test_topk_candidates
+        self.topk_candidates: int = model.test_topk_candidates
         self.nms_threshold: float = model.test_nms_thresh
         self.max_detections: int = model.max_detections_per_image
         self.eval()
 
     def _set_normalisation(self, model: Any) -> None:
+        # detectron2 states mean and standard deviation of pixels in [0, 255]
         unit = 1.0 if self.input_type == "uint8" else 255.0
         self.mean: Tensor
         self.std: Tensor
@@ -93,23 +94,24 @@ class DetectorNetwork(nn.Module):
             for level, outputs in enumerate(zip(logits, deltas, strict=True))
         ]
         boxes, scores, classes = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        kept = nms(self._apart(boxes, classes), scores, self.nms_threshold)
+        kept = nms(self._shifted_by_class(boxes, classes), scores, self.nms_threshold)
         kept = kept[: self.max_detections]
         return _clipped(boxes[kept], scores[kept], classes[kept], height, width)
 
     def _padding(self, side: int) -> int:
         """Returns the pixels to add to a side so that it is a multiple of the divisor."""
-        # written such that torch.export sees that the sum is a multiple, which -side % d hides
+        # From this form torch.export sees that side + padding is a multiple of the divisor; from
+        # -side % divisor it does not.
         return (side + self.divisor - 1) // self.divisor * self.divisor - side
 
     def _decode(self, level: int, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the boxes, scores and classes of the best anchors of a level."""
+        """Returns the boxes, scores and classes of the best (anchor, class) pairs of a level."""
         height, width = logits.shape[2], logits.shape[3]
         scores = _per_anchor(logits, self.num_classes).sigmoid()  # (anchors, classes)
         pairs = torch.nonzero(scores > self.score_threshold)
         anchors, classes = pairs[:, 0], pairs[:, 1]
         values, order = scores[anchors, classes].sort(descending=True)
-        values, order = values[: self.candidates], order[: self.candidates]
+        values, order = values[: self.topk_candidates], order[: self.topk_candidates]
         anchors, classes = anchors[order], classes[order]
         grid = self._anchors(level, height, width)
         boxes = self._boxes(grid[anchors], _per_anchor(deltas, 4)[anchors])
@@ -139,10 +141,10 @@ class DetectorNetwork(nn.Module):
         h = torch.exp(torch.clamp(deltas[:, 3] / wh, max=self.scale_clamp)) * heights
         return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w, y + 0.5 * h], dim=1)
 
-    def _apart(self, boxes: Tensor, classes: Tensor) -> Tensor:
-        """Returns boxes moved such that those of different classes do not overlap.
+    def _shifted_by_class(self, boxes: Tensor, classes: Tensor) -> Tensor:
+        """Returns boxes shifted by class, so that boxes of different classes do not overlap.
 
-        Classes are laid out in a square grid: in a row of many classes, coordinates would be so
+        The shifts form a square grid. Along a single row of many classes, coordinates would be so
         large that float32 rounds them by parts of a pixel.
         """
         columns = math.ceil(math.sqrt(self.num_classes))
@@ -166,7 +168,7 @@ class DetectorNetwork(nn.Module):
 
 def _check_kind(model: nn.Module) -> None:
     kind = type(model).__name__
-    # by name: a detector of another project may be a RetinaNet with another way to decode boxes
+    # The exact class, not isinstance: a subclass may decode boxes in another way.
     if f"{type(model).__module__}.{kind}" != "detectron2.modeling.meta_arch.retinanet.RetinaNet":
         raise ExportError(f"{kind} cannot be exported; detectors that can: RetinaNet")
     anchors = type(model.anchor_generator).__name__
@@ -188,7 +190,7 @@ def _per_anchor(outputs: Tensor, size: int) -> Tensor:
 def _clipped(
     boxes: Tensor, scores: Tensor, classes: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips boxes to the image and leaves out those outside of it."""
+    """Clips boxes to the image and leaves out boxes that are outside of it."""
     x, y = boxes[:, 0::2].clamp(min=0), boxes[:, 1::2].clamp(min=0)
     limit_x, limit_y = (torch.scalar_tensor(side, dtype=x.dtype) for side in (width, height))
     x, y = torch.minimum(x, limit_x), torch.minimum(y, limit_y)

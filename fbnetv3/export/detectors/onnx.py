@@ -17,7 +17,7 @@ from fbnetv3.export.errors import ExportError
 from fbnetv3.export.int8 import write_quantized
 from fbnetv3.export.job import INPUT, Pixels
 
-# parts of the names of nodes, which are those of modules
+# parts of the names of ONNX nodes, which contain the names of modules
 _BACKBONE, _LAST_LAYERS = "/bottom_up/", ("/cls_score", "/bbox_pred")
 
 
@@ -60,8 +60,8 @@ def write_int8(job: DetectorJob, path: Path) -> None:
     """Writes an ONNX file whose backbone and convolutions compute with 8-bit integers.
 
     The last layers of the heads, which compute the scores and the boxes, stay in float32: rounding
-    their outputs to 8 bits costs average precision, and they take little of the time. So does a
-    backbone with swish.
+    their outputs to 8 bits costs average precision, and they take little of the time. A backbone
+    with swish stays in float32, too.
 
     Raises:
         ExportError: There are too few calibration images.
@@ -72,7 +72,8 @@ def write_int8(job: DetectorJob, path: Path) -> None:
             f"{len(job.calibration)}; allowed: {MIN_IMAGES} or more; name a data set with "
             "--calibration"
         )
-    # ONNX Runtime measures the decoding of boxes, too, whose values fit in no histogram.
+    # No percentiles: ONNX Runtime measures the ranges of all tensors, and those of the decoding of
+    # boxes do not fit into its histograms.
     write_quantized(
         partial(write, job), path, job.calibration, job.metadata, _float_nodes, percentile=None
     )

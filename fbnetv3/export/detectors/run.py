@@ -14,8 +14,7 @@ from PIL import Image
 from fbnetv3.data import read_image
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.detector import Detector
-from fbnetv3.errors import FBNetError, first_line
-from fbnetv3.export.check import megabytes, remove, time_image
+from fbnetv3.export.check import megabytes, remove, time_image, with_format
 from fbnetv3.export.detectors.check import (
     average_precision,
     compare,
@@ -28,10 +27,10 @@ from fbnetv3.export.detectors.formats import DetectorFormat
 from fbnetv3.export.detectors.job import DetectorJob
 from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
-from fbnetv3.export.errors import ExportError
 from fbnetv3.export.files import write_file
 
-_COMPARED, _COMPARED_INT8 = 8, 32  # images of the data set on which files are compared
+# Numbers of images on which float32 files and files with 8-bit integers are compared with torch
+_COMPARED, _COMPARED_INT8 = 8, 32
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,15 @@ class ExportedDetector:
     Attributes:
         format: Name of the format, or ``torch``.
         path: The file; None for torch.
-        megabytes: Its size in units of 10^6 bytes.
+        megabytes: Size of the file in units of 10^6 bytes; None for torch.
         box_difference: Largest difference of a side of a box from torch's, in pixels of the image.
-            None for 8-bit integers.
-        score_difference: Largest difference of a score. None for 8-bit integers.
-        agreement: Share in [0, 1] of clear objects that torch has, too, for 8-bit integers.
+            None for 8-bit integers and for torch.
+        score_difference: Largest difference of a score from torch's. None for 8-bit integers and
+            for torch.
+        agreement: For 8-bit integers, share in [0, 1] of the objects with a score of 0.5 or more
+            that the file and torch have in common; None for float32 and for torch.
         milliseconds: Median time of one image on ``torch.get_num_threads()`` threads.
-        ap: COCO's AP in percent on the data set that was given, or None.
+        ap: COCO's AP in percent; None without a data set to score on.
     """
 
     format: str
@@ -67,7 +68,8 @@ class DetectorOptions:
     Attributes:
         input_type: ``float`` for pixels in [0, 1], ``uint8`` for pixels in [0, 255].
         calibration: Data set from which the ranges of 8-bit integers are measured.
-        calibration_images: Number of its images, drawn by ``seed``.
+        calibration_images: Number of calibration images, drawn with ``seed``; a smaller data set
+            is used as a whole.
         data: Data set on which each file is scored, and compared with torch.
         seed: Seed of the drawn images.
     """
@@ -98,9 +100,10 @@ def export_detector(
         options: Input, calibration and data.
 
     Raises:
-        ExportError: The detector is no RetinaNet, or a file cannot be written or computes other
-            boxes; it is removed.
+        ExportError: The detector is no RetinaNet, a file cannot be written, or a file fails in its
+            runtime or computes other boxes than torch; such a file is removed.
         WriteError: The folder cannot be written to.
+        DataError: An image cannot be read.
     """
     job = _job(detector, options)
     images = _images(options)
@@ -113,20 +116,8 @@ def export_detector(
             exported = _measure(format, path, detector, job.network, images, options.data)
         except Exception as error:  # runtimes raise errors of every kind
             remove(path)
-            raise _with_format(format.name, error) from error
+            raise with_format(format.name, error) from error
         yield exported
-
-
-def _with_format(name: str, error: Exception) -> Exception:
-    """Returns an error about a file that was removed, with the name of its format."""
-    if isinstance(error, ExportError):
-        return ExportError(f"format {name}: {error}")
-    if isinstance(error, FBNetError):
-        return error
-    return ExportError(
-        f"format {name}: its runtime fails ({type(error).__name__}: {first_line(error)}); the file "
-        "was removed; choose another format"
-    )
 
 
 def _job(detector: Detector, options: DetectorOptions) -> DetectorJob:
@@ -142,7 +133,7 @@ def _job(detector: Detector, options: DetectorOptions) -> DetectorJob:
 
 
 def _images(options: DetectorOptions) -> list[Image.Image]:
-    """Returns the images to compare on: of the data, the calibration, or random ones."""
+    """Returns the images to compare on: of the data, else of the calibration, else random."""
     data = options.data or options.calibration
     files = [] if data is None else sample(data, _COMPARED_INT8, options.seed)
     return images_to_compare(files, options.seed)

@@ -19,9 +19,10 @@ from fbnetv3.export.torch_files import METADATA, open_torchscript
 MIN_SIDE, MAX_SIDE = 32, 8192
 """Range of an image's height and width in a program of torch.export, in pixels.
 
-One of them must be above 128, so that the coarsest feature map has more than one cell.
+Height or width must be above 128, so that the coarsest feature map has more than one cell.
 """
-_EXAMPLE_SIDE = 257  # smallest side of an example whose feature maps all have several rows
+# Smallest side of the traced example in pixels: all feature maps have several rows and columns
+_EXAMPLE_SIDE = 257
 
 
 def write_pt2(job: DetectorJob, path: Path) -> None:

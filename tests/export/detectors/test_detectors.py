@@ -165,7 +165,7 @@ def set_value(name: str, value: object) -> Callable[[DetectorNetwork], None]:
         set_value("nms_threshold", 0.3),
         set_value("score_threshold", 0.55),
         set_value("max_detections", 5),
-        set_value("candidates", 3),
+        set_value("topk_candidates", 3),
         set_value("divisor", 64),
     ],
 )
