@@ -2,7 +2,7 @@
 
 ``default`` is an ensemble of small networks and a Gaussian process (``default.py``). ``paper`` is
 the paper's network (``paper.py``). ``random`` predicts random scores: the baseline that a search
-has to beat. Each round of a search fits a new predictor to all labels so far.
+has to beat. A search fits a new predictor after each batch, to all labels so far.
 
 To add a predictor:
 
@@ -87,7 +87,7 @@ class RandomPredictor:
 
     Args:
         features: Ignored.
-        labels: (n,) labels. Only their number is used, so that scores differ between rounds.
+        labels: (n,) labels. Only their number is used, so that scores differ between batches.
         pretrained: Ignored.
         seed: Random seed of the scores.
         errors: Ignored.
