@@ -1,8 +1,8 @@
-"""Tests the paper's claims on pre-training (Fig. 5) and stage 2 (Table 5).
+"""Tests the paper's claims that pre-training (Fig. 5) and stage 2 (Table 5) help.
 
     python -m projects.search_quality.claims synthetic
 
-Prints Markdown tables for each of the named problems of ``problems.py``.
+Prints Markdown tables for each of the problems of ``problems.py`` that are named.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from projects.search_quality import problems
 from projects.search_quality.report import interval
 
 COUNTS = (24, 48, 96, 144, 192)
+"""Numbers of labelled candidates to which predictors are fitted."""
 UNSEEN = 1000
+"""Number of further candidates on which the predictors are scored."""
 
 
 def pretraining(name: str, splits: int) -> None:
@@ -66,7 +68,7 @@ def pretraining(name: str, splits: int) -> None:
 def _taus(
     problem: problems.Problem, kind: str, count: int, split: int, starts: Sequence[Pretrained]
 ) -> list[float]:
-    """Returns Kendall's tau of predictors on one split, for each initial encoder."""
+    """Returns Kendall's tau on the unseen candidates of one split, for each initial encoder."""
     random = np.random.default_rng([split, count])
     levels = problems.random_levels(problem, count + UNSEEN, random)
     configs = problem.space.configs(levels)
