@@ -1,7 +1,7 @@
 """The interface of search methods, and conversions of configurations for the peers.
 
-A peer is a method of another library, or a textbook method such as random search. Peers get
-continuous variables as values, and all other variables as levels (indices of their values).
+A peer is a method of another library, or a textbook method such as random search. Most libraries
+get continuous variables as values, and all other variables as levels (indices of their values).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Budget:
     parts: int = 1
 
     def sizes(self) -> list[int]:
-        """Returns the number of evaluations of each part of the first batch and later batch."""
+        """Returns the number of evaluations of each part of the first batch, then of each batch."""
         least, rest = divmod(min(self.batch, self.total), self.parts)
         sizes = [least + (i < rest) for i in range(self.parts)]
         while (left := self.total - sum(sizes)) > 0:
