@@ -282,7 +282,7 @@ def _summary(
     """Returns the result of :func:`simulate`; ``size`` is that of the database in bytes."""
     median, best = problems.reference(args.problem)
     trials, count = meter.finished, len(meter.finished)
-    observed = [t.score or -np.inf for t in trials]
+    observed = [-np.inf if t.score is None else t.score for t in trials]
     truth = problem.truth([trials[int(np.argmax(observed))].config])[0]
     deciding, storing, telling = (round(1e3 * s / count, 2) for s in meter.seconds())
     return {

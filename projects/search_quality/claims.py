@@ -99,7 +99,8 @@ def _regrets_of_stages(name: str, kind: str, seed: int) -> tuple[float, float]:
         search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
 
     def regret(trials: Sequence[Trial]) -> float:
-        chosen = max(trials, key=lambda t: t.score or -np.inf).config
+        scored = [t for t in trials if t.score is not None]
+        chosen = max(scored, key=lambda t: t.score or 0.0).config
         return float((best - problem.truth([chosen])[0]) / (best - median))
 
     coarse = [t for t in search.trials if t.stage == "coarse"]
