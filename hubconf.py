@@ -1,6 +1,7 @@
 """Entry points of ``torch.hub``: ``torch.hub.load(REPOSITORY, "fbnetv3_a", pretrained=True)``.
 
-Each architecture of the zoo is one; its arguments are those of ``fbnetv3.build_model``.
+There is an entry point for each architecture of the zoo, with the arguments of
+``fbnetv3.build_model``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks, before .venv is made, that a machine can hold the installation.
+"""Checks, before .venv is made, that the installation fits on a machine.
 
     python tools/check_machine.py FOLDER [GIGABYTES]
 
-It runs on Python 3.6, so that users of old versions get a message instead of a syntax error.
+The file runs on Python 3.6, so that users of old versions get a message instead of a traceback.
 """
 
 import importlib.util
@@ -12,11 +12,12 @@ import sys
 
 OLDEST = (3, 10)
 GIGABYTES = 8.0  # 5.5 for torch's CUDA build, the rest for pip's temporary files
+# A command with another Python
 ANOTHER = "PYTHON=python3.11 make demo"
 
 
-def problem(version: tuple[int, ...], has_venv: bool, free: float, needed: float) -> str:
-    """Returns what is missing and what to do, or an empty text if nothing is missing.
+def problem(version: "tuple[int, ...]", has_venv: bool, free: float, needed: float) -> str:
+    """Returns a message that says what is missing and what to do, or "" if nothing is missing.
 
     Args:
         version: Version of Python, such as ``(3, 11)``.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Packs data sets into shards: see ``--help``."""
+"""Packs data sets into shards, converts boxes, and checks data sets: see ``--help``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a classifier as files of other runtimes: see ``--help``."""
+"""Writes a classifier or a detector as files of other runtimes: see ``--help``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the classes of images: see ``--help``."""
+"""Predicts the classes of images, or the objects in them: see ``--help``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lists, verifies, downloads and adds weights: see ``--help``."""
+"""Lists, scales, verifies, downloads, adds and publishes networks and weights: see ``--help``."""
 
 from __future__ import annotations
 

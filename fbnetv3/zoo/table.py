@@ -11,8 +11,8 @@ from fbnetv3.weights.records import WeightRecord, all_records
 _HEAD = """# Model zoo
 
 Written by `python tools/zoo.py table` from `fbnetv3/weights/records/*.yaml` and the architecture
-tables; do not edit. `python tools/zoo.py verify` checks costs, hashes and, where a data set is
-installed, accuracies.
+tables; do not edit. `python tools/zoo.py verify` checks costs, hashes and, where the data set lies
+below `FBNETV3_DATA`, accuracies.
 
 MACs are multiply-adds of convolutions and linear layers, plus one for each element that a global
 average pool reads, at the given resolution. Params are all parameters. Accuracies are on the
@@ -40,8 +40,11 @@ _WEIGHTS = """
 
 `fbnetv3.build_model("NAME.TAG", pretrained=True)`, or `MODEL.WEIGHTS zoo://NAME.TAG` in training.
 Where the sha256 is not known, the first download pins it, and later uses are checked against it.
-The licence is that of the weights, not of this repository. Images are resized bilinearly, cropped
-at the centre, and normalised with ImageNet's mean and standard deviation unless noted otherwise.
+The licence is that of the weights, not of this repository. Images are resized (bicubically for
+EfficientNet and MobileNet, bilinearly for the others), cropped at the centre, and normalised with
+the mean and standard deviation of ImageNet, or of CIFAR-10 for the tag `cifar10`. The aligned form
+of a network has paddings of k // 2, as in timm; the low-resolution form has smaller strides, for
+images of 32 pixels.
 `fb_in1k`: figures quoted from the FBNet zoo (mobile-vision). Other tags that end with `_in1k`:
 trained by timm; figures quoted from timm's results-imagenet.csv.
 

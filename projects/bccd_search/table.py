@@ -1,4 +1,4 @@
-"""The table of README.md, from the folders of the search and of the full trainings.
+"""Prints the table of README.md, from the folders of the full trainings.
 
 python -m projects.bccd_search.table output/bccd_search
 """
@@ -21,7 +21,7 @@ ARMS = {
     "hand_made": "hand-made config, from random weights",
     "pretrained": "hand-made config as it is, from CIFAR-10 weights",
 }
-"""Description of each arm, by the name of its folders without ``_seedN``."""
+"""Description of each arm of the comparison, by the name of its folders without ``_seedN``."""
 
 
 def read_scores(folder: Path, arm: str) -> list[tuple[float, float]]:
@@ -57,7 +57,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a row for each arm, and the differences between the winner and the other arms."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder of the full trainings")
     folder = parser.parse_args(argv).folder
     scores = {arm: read_scores(folder, arm) for arm in ARMS}
     print("| | seeds | val AP | test AP | mean of test AP |\n|---|---|---|---|---|")

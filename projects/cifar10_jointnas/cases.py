@@ -3,9 +3,9 @@
     python -m projects.cifar10_jointnas.cases
 
 Reads ``joint/`` and ``random/``, the logs of the two searches, and writes to ``configs/``. For each
-budget of multiply-adds there are three cases, the candidates with the best score: ``joint_3M`` is
-the best of the whole joint search, ``coarse_3M`` the best of its stage 1, and ``random_3M`` the
-best of equally many trainings of the random search. Two further cases are the smallest and the
+budget of multiply-adds there are three cases, such as for 3M: ``joint_3M`` is the candidate with
+the best score of the whole joint search, ``coarse_3M`` the best of its stage 1, and ``random_3M``
+the best of equally many trainings of the random search. Two further cases are the smallest and the
 largest winner of the joint search with each other's recipe. ``cases.csv`` lists all cases with
 their candidates. A candidate may be the best for two budgets, or for the whole search and stage 1;
 such cases share a config.
@@ -30,6 +30,7 @@ from projects.cifar10_jointnas.runs import Run, open_log
 
 HERE = Path(__file__).parent
 BUDGETS = (3e6, 4.5e6, 6e6, 8e6)
+"""Upper limits of the multiply-adds."""
 COLUMNS = ("case", "config", "architecture", "recipe", "macs", "params", "predicted", "score")
 
 
@@ -129,10 +130,10 @@ def write_cases(joint: Run, random: Run, folder: Path) -> list[dict[str, Any]]:
 
 
 def check_comparable(joint: Run, random: Run) -> None:
-    """Checks that both searches are finished and have the same early stop.
+    """Checks that both searches are finished and stop trainings after the same epoch.
 
     Raises:
-        SearchError: A search is unfinished, or the early stops differ.
+        SearchError: A search is unfinished, or the epochs differ.
     """
     results = [run.search.result() for run in (joint, random)]
     count = joint.cfg.SEARCH.BATCH_SIZE * joint.cfg.SEARCH.ITERATIONS + joint.cfg.SEARCH.FINALISTS

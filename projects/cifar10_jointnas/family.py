@@ -5,8 +5,9 @@
 The family consists of the winners in ``configs/`` and of scaled versions of the largest one, with
 its recipe. The peers are MobileNetV3 and EfficientNet in the form for small images (paper, section
 4.3), each with three recipes: that of the largest winner, the plain one of ``transfer.py``, and the
-plain one at a quarter of its learning rate, for deep networks in few steps. Configs are written to
-``configs/family/``, and the cost of each network to ``family_cases.csv``.
+plain one at a quarter of its learning rate, since deep networks may learn better with it in few
+steps. Configs are written to ``configs/family/``, and the cost of each network to
+``family_cases.csv``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from projects.cifar10_jointnas.transfer import PLAIN
 
 HERE = Path(__file__).parent
 LARGEST = name_of("joint", BUDGETS[-1])
+"""Name of the largest winner."""
 SCALED = (12e6, 20e6)
+"""Numbers of multiply-adds to which the largest winner is scaled."""
 PEERS = {
     "mobilenetv3_small_050": "timm/mobilenetv3_small_050",
     "mobilenetv3_small_075": "timm/mobilenetv3_small_075",
@@ -39,6 +42,7 @@ PEERS = {
     "efficientnet_b0": "timm/efficientnet_b0",
 }
 QUARTER = PLAIN | {"SOLVER.BASE_LR": PLAIN["SOLVER.BASE_LR"] / 4}
+"""The plain recipe at a quarter of its learning rate."""
 COLUMNS = ("case", "macs", "params")
 Row = tuple[str, int, int]
 
@@ -89,7 +93,7 @@ def write_scaled(winner: Arch, macs: float, recipe: dict[str, Any], folder: Path
 
 
 def write_family(configs: Path) -> list[Row]:
-    """Writes all configs to the subfolder ``family``; returns a row of the table for each.
+    """Writes all configs to the subfolder ``family``; returns a row of the table for each config.
 
     Args:
         configs: Folder with the configs of the winners.

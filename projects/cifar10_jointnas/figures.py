@@ -2,7 +2,7 @@
 
     python -m projects.cifar10_jointnas.figures [search|early_stop|ema|...]...
 
-The default is all parts whose files exist.
+Without arguments, all parts whose files exist are drawn.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def picture(name: str, panels: int) -> Iterator[Any]:
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
-    """Returns the rows of a csv in the folder of this file."""
+    """Returns the rows of a csv that lies beside this file."""
     with (HERE / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -177,7 +177,7 @@ def last(name: str, key: str = "top1_ema") -> dict[tuple[str, int], float]:
 
 
 def by_case(scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """Returns the scores by case and seed, given those by config and seed."""
+    """Adds the scores of cases that share a config with another case, see ``cases.py``."""
     by_name = dict(scores)
     for row in rows_of("cases.csv"):
         for (config, seed), value in scores.items():
@@ -214,7 +214,7 @@ def _print_rank_correlation(
 
 
 def finals() -> None:
-    """Compares the winners with those of stage 1 and of random search (Tables 3 and 5)."""
+    """Compares the winners with the best of stage 1 and of random search (Tables 3 and 5)."""
     scores = by_case(last("finals.csv"))
     table = []
     for budget in BUDGETS:

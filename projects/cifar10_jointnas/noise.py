@@ -2,12 +2,12 @@
 
     python -m projects.cifar10_jointnas.noise output/cifar10_jointnas/joint
 
-The candidates of the first batch cover the space of the search. Two of its top quartile, drawn at
-random, are trained again with five other seeds each, on the same data as in the search. The noise
-is the standard deviation of the score of a candidate over these seeds (the root of the mean of the
-two variances). The spread is the standard deviation of the quartile's scores in the search, which
-includes noise. Each training and epoch is a row of ``noise.csv``. An interrupted measurement
-continues when the command is run again.
+The candidates of the first batch cover the space of the search. Two candidates of its top quartile,
+drawn at random, are trained again with five other seeds each, on the same data as in the search.
+The noise is the standard deviation of the score of a candidate over these seeds (the root of the
+mean of the two variances). The spread is the standard deviation of the quartile's scores in the
+search, which includes noise. Each training and epoch is a row of ``noise.csv``. An interrupted
+measurement continues when the command is run again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from fbnetv3.search.trial import Trial
 from fbnetv3.training import train
 
 SEEDS = (1, 2, 3, 4, 5)
+"""Seeds of the repeated trainings."""
 COLUMNS = ("id", "seed", "epoch", "score")
 HERE = Path(__file__).parent
 Scores = dict[int, float]

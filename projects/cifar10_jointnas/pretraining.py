@@ -1,12 +1,12 @@
-"""Measures the effect of pre-training the encoder, with labels of real trainings (Fig. 5).
+"""Measures the effect of pre-training the predictor's encoder on real trainings (Fig. 5).
 
     python -m projects.cifar10_jointnas.pretraining
 
 The labels are the scores of the random search in ``random/``, a sample of the space that does not
 depend on a predictor. For several numbers of labels and 20 random splits each, predictors are
-fitted with and without an encoder that was pre-trained on the costs of a pool. Kendall's tau on the
-remaining candidates is written to ``pretraining.csv``, with a row for each predictor, number of
-labels and split.
+fitted with an encoder that was pre-trained on the costs of a pool, and with an encoder that was
+not. Kendall's tau on the remaining candidates is written to ``pretraining.csv``, with a row for
+each predictor, number of labels and split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from projects.cifar10_jointnas.runs import open_log
 
 HERE = Path(__file__).parent
 COUNTS = (12, 24, 48, 72)
+"""Numbers of labels."""
 SPLITS = 20
+"""Number of random splits into labelled and remaining candidates."""
 COLUMNS = ("predictor", "labels", "unseen", "split", "pretrained", "plain")
 Row = tuple[str, int, int, int, float, float]
 

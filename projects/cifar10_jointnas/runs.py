@@ -2,8 +2,8 @@
 
     python -m projects.cifar10_jointnas.runs LOG_DIR CANDIDATES_DIR
 
-copies the results of the first batch of a log to the folders of candidates of another search. With
-the same space, seed and data, that search begins with the same batch, and uses these results
+This command copies the results of the first batch of a log to ``candidates/`` of another search.
+With the same space, seed and data, that search begins with the same batch, and uses these results
 instead of training the candidates again.
 """
 
@@ -23,6 +23,7 @@ from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.storage.batch_log import BatchLog
 
 _HASHES = "sha256 of "
+"""Beginning of the keys of a logged config that hold the hashes of files."""
 
 
 class Run(NamedTuple):
@@ -46,12 +47,12 @@ def open_log(folder: Path) -> Run:
         folder: Folder ``log/`` of a run, or a copy of it.
 
     Raises:
-        SearchError: The folder has no log, or one of another version.
+        SearchError: The folder has no log, or a log that cannot be read.
     """
     logged = BatchLog(folder).read()
     cfg = get_search_cfg()
     keys = {k: v for k, v in logged.config.items() if not k.startswith(_HASHES)}
-    for key, value in keys.items():  # the whole tree, which is no list of overrides
+    for key, value in keys.items():  # A.B.C becomes the tree {A: {B: {C: value}}}
         tree: Any = value
         for part in reversed(key.split(".")):
             tree = {part: tree}
@@ -69,7 +70,7 @@ def open_log(folder: Path) -> Run:
 
 
 def share_first_batch(log: Path, candidates: Path) -> int:
-    """Copies the results of the first batch to another search; returns their number.
+    """Copies the results of the first batch to another search; returns the number of results.
 
     Args:
         log: Folder of the log.

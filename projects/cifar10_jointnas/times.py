@@ -1,10 +1,11 @@
-"""Writes a csv of the durations of the trainings of a search.
+"""Writes a csv with the duration of each training of a search.
 
     python -m projects.cifar10_jointnas.times output/cifar10_jointnas/joint
 
-Its columns are id, MACs, epochs and seconds. A duration is the time between the modification of the
-first file of a training in ``candidates/`` and that of its result; for a resumed training it begins
-with the resumption. Trainings whose results were copied from another search are left out.
+The columns are id, macs, epochs and seconds. A duration is the time between the modifications of
+the first file of a training in ``candidates/`` and of its result. The duration of a resumed
+training begins with the resumption. Trainings whose results were copied from another search are
+left out.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
         projects/cifar10_jointnas/configs/*M.yaml --opts SOLVER.MAX_EPOCHS 15.0
 
 The csv has a row for each evaluation: case (name of the config), config (hash of the config and the
-architecture), seed, epoch, top1 and top1_ema, which equals top1 without EMA. Trainings with rows
-are not repeated, and interrupted ones are resumed. If the config of a case has changed, its rows
-are dropped and it is trained again. All cases are trained with the first seed, then with the
-second, and so on, so that intermediate results can be compared.
+architecture), seed, epoch, top1 and top1_ema (equal to top1 if the config has no EMA). Trainings
+that have rows are not repeated, and interrupted trainings are resumed. If the config of a case has
+changed, its rows are dropped and it is trained again. All cases are trained with the first seed,
+then with the second, and so on, so that intermediate results can be compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLUMNS = ("case", "config", "seed", "epoch", "top1", "top1_ema")
 
 
 class Row(NamedTuple):
-    """Scores of a training in percent after a number of epochs, which may be fractional."""
+    """Scores of a training in percent after a whole or fractional number of epochs."""
 
     case: str
     config: str
@@ -65,7 +65,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def digest(config: Path, opts: Sequence[str]) -> str:
-    """Returns eight hex digits that identify a config with its architecture.
+    """Returns eight hex digits that identify a config and the content of its architecture file.
 
     Args:
         config: Path of a config of ``train_net.py``.

@@ -2,9 +2,9 @@
 
     python -m projects.cifar10_jointnas.transfer
 
-Reads ``autotrain/``, the log of the recipe search, and writes NETWORK_searched and NETWORK_plain to
-``configs/transfer/``, for the network of the search and four others. Stochastic depth is left out
-for networks that do not support it.
+Reads ``autotrain/``, the log of the recipe search, and writes NETWORK_searched.yaml and
+NETWORK_plain.yaml to ``configs/transfer/``, for the network of the search and four others.
+Stochastic depth is left out for networks that do not support it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenetv3": {"MODEL.ARCH": "timm/mobilenetv3_small_100"},
     "densenet": {"MODEL.ARCH": "timm/densenet121?growth_rate=8&block_config=(6,6,6,6)"},
 }
-SEARCHED_ON = "fbnetv3"
-NO_DROP_PATH = ("densenet",)
+SEARCHED_ON = "fbnetv3"  # network of the recipe search
+NO_DROP_PATH = ("densenet",)  # networks without stochastic depth
 # The recipe of the ResNets on CIFAR-10 (arXiv 1512.03385, section 4.2): SGD, 0.1 for 128 images.
-# EMA does not change a training, so raw and averaged weights of the same training are scored.
+# EMA does not change a training, so the raw weights have the scores of a training without EMA.
 PLAIN: dict[str, Any] = {
     "SOLVER.OPTIMIZER": "sgd",
     "SOLVER.BASE_LR": 0.05,
@@ -40,7 +40,7 @@ PLAIN: dict[str, Any] = {
 
 
 def searched(log: Path) -> dict[str, Any]:
-    """Returns the config keys of the best recipe of a search.
+    """Returns the config keys of the best recipe of a search, without those of its base config.
 
     Args:
         log: Folder of the log of the search.

@@ -2,9 +2,10 @@
 
     python -m projects.latency_space.hand_made output/latency_space --milliseconds 1.8
 
-A network gets its form for small images, and then the largest width and resolution of a grid whose
-measured latency is within the bound. Deep networks exceed it at every width, since each layer takes
-some time; these have fewer repeats, too.
+Each network gets its form for small images, and is scaled to every width, depth and resolution of a
+grid. Of the scaled networks whose measured latency is within the bound, the one with the most
+multiply-adds is trained. The grid has smaller depths, since each layer takes some time: at their
+full depth, deep networks may exceed the bound at every width.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from fbnetv3.io import atomic_write
 from fbnetv3.resources import model_zoo_path
 
 NAMES = ("mobilenetv4_conv_small", "mobilenetv3_large_100", "efficientnet_b0")
-WIDTHS = (0.125, 0.25, 0.375, 0.5)
-DEPTHS = (0.25, 0.5, 1.0)
-SIDES = (24, 32)
+WIDTHS = (0.125, 0.25, 0.375, 0.5)  # factors of the channels
+DEPTHS = (0.25, 0.5, 1.0)  # factors of the layers
+SIDES = (24, 32)  # pixels
 LEARNING_RATES = (0.1, 0.3)
 EPOCHS, TRAIN_LIMIT = 4.0, 8_000
 """Epochs and images of the full trainings, as in SEARCH.FINAL of the searches."""
@@ -44,14 +45,17 @@ def candidates(name: str) -> list[Arch]:
 def latencies(archs: Sequence[Arch], rounds: int) -> list[float]:
     """Returns the latency of each network in milliseconds of CPU time, in alternating rounds."""
     clock = time.thread_time
-    _, ms = measure_networks(archs[-1:], archs, rounds, clock, lambda: None, build_timed_network)
-    return ms
+    _, whole_ms = measure_networks(
+        archs[-1:], archs, rounds, clock,
+        on_network_done=lambda: None, build=build_timed_network,
+    )  # fmt: skip
+    return whole_ms
 
 
 def largest_within(archs: Sequence[Arch], ms: Sequence[float], bound: float) -> Arch:
     """Returns the network with the most multiply-adds of those within the bound.
 
-    If none is within it, the fastest network is returned; its latency is in the table.
+    If none is within the bound, the fastest network is returned.
     """
     fast = [arch for arch, value in zip(archs, ms, strict=True) if value <= bound]
     if fast:
@@ -79,11 +83,11 @@ def write_configs(arch: Arch, name: str, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures all networks of the grid, and writes configs of the chosen ones."""
+    """Measures all networks of the grid, and writes configs of the chosen ones that are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--milliseconds", type=float, required=True)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("folder", type=Path, help="folder for configs/")
+    parser.add_argument("--milliseconds", type=float, required=True, help="bound of the latency")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of the measurement")
     args = parser.parse_args(argv)
     for name in NAMES:
         if (args.folder / "configs" / f"{name}_lr{LEARNING_RATES[-1]:g}.yaml").is_file():

@@ -1,10 +1,10 @@
-"""The tables of README.md, from the configs and scores of the full trainings.
+"""Prints the tables of README.md, from the configs and scores of the full trainings.
 
     python -m projects.latency_space.table output/latency_space
 
 All networks are timed as wholes, in alternating rounds. The interval of a difference is the 95%
-interval by Welch's t-test; the unit is a search with its winner (mean over the seeds of its full
-trainings) or, for a hand-made network, a training.
+interval by Welch's t-test. One sample is a search (the mean over the full trainings of its winner)
+or, for a hand-made network, a training.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from projects.cifar10_jointnas.trainings import Row, read
 from projects.latency_space.hand_made import latencies
 
 SPACES = ("latency_cifar10", "latency_cifar10_mbconv")
+"""Configs of the searches, whose winners have names such as ``latency_cifar10_seed0``."""
 
 
 def final_scores(rows: Sequence[Row]) -> dict[str, list[float]]:
@@ -39,9 +40,10 @@ def final_scores(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def arms(scores: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Returns the scores by arm: one for each search, or one for each training of a network.
+    """Returns the scores of each arm of the comparison: a searched space or a hand-made network.
 
-    Of a hand-made network's learning rates, the better one counts.
+    A space has a score for each search, a hand-made network one for each training with the better
+    of its learning rates.
     """
     grouped: dict[str, list[float]] = {}
     for case, values in scores.items():
@@ -65,8 +67,8 @@ def arch_of(config: Path) -> Arch:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a row for each network, and the differences between the arms."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("folder", type=Path, help="folder with configs/ and finals.csv")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of the latency measurement")
     args = parser.parse_args(argv)
     scores = final_scores(read(args.folder / "finals.csv"))
     archs = [arch_of(args.folder / "configs" / f"{case}.yaml") for case in scores]

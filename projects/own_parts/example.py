@@ -1,4 +1,4 @@
-"""Trains a module of one's own on a Dataset of one's own, stops, and resumes bit for bit.
+"""Trains a torch module on a torch Dataset, stops, and resumes bit for bit.
 
 python projects/own_parts/example.py output/own_parts
 """
@@ -48,7 +48,7 @@ class Net(nn.Sequential):
 
 
 def train(folder: Path, resume: bool = False, stop_after: float | None = None) -> TrainingResult:
-    """Trains for four epochs, or until ``stop_after`` epochs."""
+    """Trains for four epochs, or stops after ``stop_after`` epochs of the four."""
     cfg = fbnetv3.get_cfg()
     cfg.INPUT.RESOLUTION, cfg.INPUT.TRAIN_CROP, cfg.INPUT.TRAIN_FLIP = 16, "padded", False
     cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR = "sgd", 0.1

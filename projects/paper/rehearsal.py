@@ -4,8 +4,8 @@
     python -m projects.paper.rehearsal FOLDER
 
 The commands are read from the page. Each runs as it is printed, except for what this file
-overrides: images have an eighth of the side, every number of multiply-adds is divided by 40, since
-maps of odd sizes are rounded up, and trainings last two epochs, the final ones one.
+overrides: images have an eighth of the side, every number of multiply-adds is divided by 40 (not
+64, since maps of odd sizes are rounded up), and trainings last two epochs, final trainings one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ SMALLER, FEWER = 8, 40
 0.3 % has 400M to 450M.
 """
 CLASSES, TRAIN_IMAGES, VAL_IMAGES, SIDE = 6, 28, 8, 40
+"""Number of classes, numbers of images of each class, and side of an image in pixels."""
 _TRAINING = {
     "SOLVER.MAX_EPOCHS": 2.0,
     "SOLVER.WARMUP_EPOCHS": 0.25,
@@ -104,7 +105,7 @@ def _with_fewer_macs(text: str) -> str:
 
 
 def make_space(path: Path) -> None:
-    """Writes the paper's space at a quarter of its resolutions."""
+    """Writes the paper's space with its resolutions divided by ``SMALLER``."""
     text = SPACE.read_text(encoding="utf-8")
     printed = "resolution: {range: [224, 272, 8]}"
     small = f"resolution: {{range: [{224 // SMALLER}, {272 // SMALLER}, {8 // SMALLER}]}}"
@@ -138,7 +139,7 @@ def make_imagenet(folder: Path, seed: int = 0) -> None:
 def rehearse(folder: Path) -> str:
     """Runs the commands of the page in a folder and returns what the last one prints.
 
-    Commands of one block that do not depend on each other run two at a time.
+    Scalings that follow each other run two at a time, and so do trainings.
 
     Args:
         folder: New or empty folder.
@@ -162,7 +163,7 @@ def rehearse(folder: Path) -> str:
 
 
 def _is_like(first: Sequence[str], command: Sequence[str]) -> bool:
-    """Returns whether two commands are scalings, or trainings, which do not need each other."""
+    """Returns whether two commands may run together: the same one, two scalings, two trainings."""
     if command is first:
         return True
     is_training = all("--resume" in c for c in (first, command))

@@ -26,7 +26,7 @@ from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.datasets import build_detection_dataset
 from fbnetv3.resources import find_config
 
-_STRIDES = (8, 16, 32, 64, 128)
+_STRIDES = (8, 16, 32, 64, 128)  # of P3 to P7
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -54,7 +54,7 @@ class BoxMatch(NamedTuple):
 
 
 def match_boxes(cfg: CfgNode, dataset: CocoDataset) -> Iterator[BoxMatch]:
-    """Yields the comparison of each box, except crowds, at each training size."""
+    """Yields a match for each box, except crowds, at each training size."""
     for side in cfg.INPUT.MIN_SIZE_TRAIN:
         anchors: dict[tuple[int, int], Boxes] = {}
         for record in dataset.records:
@@ -101,8 +101,8 @@ def measure(cfg: CfgNode, dataset: CocoDataset) -> list[list[object]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
+    parser.add_argument("--config-file", required=True, help="config of a RetinaNet")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     args = parser.parse_intermixed_args(argv)
     cfg = get_cfg()
     cfg.merge_from_file(str(find_config(args.config_file)))

@@ -3,9 +3,9 @@
     python -m projects.retinanet_ema.figures output/retinanet_ema/bccd_seed* \\
         --name projects/retinanet_ema/bccd
 
-It writes NAME.csv with one row per evaluation of a run, and NAME.png with AP, AP50 and the
-difference in AP between averaged and raw weights. Thin lines are single runs, thick lines their
-mean. Other runs that are already in NAME.csv are kept.
+The command writes NAME.csv with one row per evaluation of a run, and NAME.png with AP, AP50 and the
+difference in AP between averaged and raw weights. Thin lines are single runs, thick lines are means
+of the runs. Rows of other runs that are already in NAME.csv are kept.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def common_mean(rows: list[Row], key: str) -> tuple[list[int], list[float]]:
 
 
 def draw(rows: list[Row], picture: Path) -> None:
-    """Writes a PNG with the three panels."""
+    """Writes a PNG with three panels: AP, AP50, and AP of averaged above raw weights."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

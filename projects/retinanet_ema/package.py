@@ -25,7 +25,7 @@ from fbnetv3.zoo.verification import measure_ap
 
 
 def write_in_16_bits(source: Path, target: Path) -> None:
-    """Copies exported weights, with matrices and kernels in 16 bits and all else unchanged."""
+    """Copies exported weights, with float tensors of two or more dimensions in 16 bits."""
     with safe_open(source, framework="pt") as file:
         metadata = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Packages a detector and prints its record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path, help="model_ema.safetensors of a run")
-    parser.add_argument("name", metavar="NAME.TAG")
+    parser.add_argument("name", metavar="NAME.TAG", help="name of the detector in the zoo")
     parser.add_argument("--dataset", required=True, help="data set on which AP is measured")
     parser.add_argument("--note", required=True, help="how the weights were trained")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for the evaluation")
     args = parser.parse_intermixed_args(argv)
     torch.set_num_threads(1)
     entry = package(args.file, args.name, args.dataset, args.note, args.opts)

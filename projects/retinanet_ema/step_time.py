@@ -6,9 +6,9 @@
 Three trainings of the same detector take steps in turn in one process, each on its copy of the
 model: DefaultTrainer with detectron2's optimizer, schedule and hooks; this loop without EMA; and
 this loop with EMA. Step i of all three has the same batch, so step times are compared in pairs.
-They are CPU times of the process, which depend less on other work on the machine than wall times;
-the first steps are not timed. The cost of EMA is printed as the ratio of step times with and
-without it, and as the time of its hook.
+Step times are CPU times of the process, which depend less on other work on the machine than wall
+times. The first steps are not compared. The cost of EMA is printed as the ratio of step times with
+and without it, and as the time of its hook.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def detectron2_trainer(cfg: CfgNode, run: Experiment, folder: Path) -> TrainerBa
 
 
 def our_trainer(run: Experiment, folder: Path, ema_times: list[float] | None = None) -> TrainerBase:
-    """Returns this project's trainer of a run, with its hooks.
+    """Returns this project's trainer on the model and batches of a run, with its hooks.
 
     Args:
         run: Model, recipe and batches.
@@ -180,7 +180,7 @@ def compare(cfg: CfgNode, steps: int, skip: int = 5) -> dict[str, Any]:
     Args:
         cfg: Config of a RetinaNet.
         steps: Steps of each training.
-        skip: Number of first steps that are not timed.
+        skip: Number of first steps whose times are not compared.
 
     Returns:
         Median seconds per step of each trainer, median ratios and their quartiles, the percentage

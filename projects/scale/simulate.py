@@ -5,9 +5,10 @@
 
 Only the trainings are simulated; pool, predictors, proposals, storage, and the command line's
 progress, report cards and log are real. The score of a training is that of a problem of
-projects/search_quality. Its time is 1 on average: 0.5 + 0.5 * MACs / mean MACs, times a log-normal
-factor (``--spread``). With ``--times`` it follows a line fitted to recorded times against MACs,
-multiplied by a ratio drawn from those of recorded to fitted time. Prints one line of JSON:
+projects/search_quality. The time of a training is 0.5 + 0.5 * MACs / mean MACs, times a log-normal
+factor with mean 1 (``--spread``). With ``--times``, a line is fitted to recorded times against
+MACs; the time of a training is that of the line, times a random one of the ratios of recorded to
+fitted time. The command prints one line of JSON:
 
 * ``deciding_ms``: coordinator CPU time per trial, without set-up, storing and telling;
 * ``storing_ms``: CPU time per trial in the storage;
@@ -15,7 +16,7 @@ multiplied by a ratio drawn from those of recorded to fitted time. Prints one li
 * ``growth``: these three times for each tenth of the search, with the number of trials;
 * ``database_kb``, ``memory_mb``: storage size per trial; peak memory of the process;
 * ``busy``: share of the workers' time in stage 1 that was spent on trainings;
-* ``busy_proposing``: the same until the last batch was submitted, after which workers become idle;
+* ``busy_proposing``: the same share until the last batch was submitted (null without ``--ahead``);
 * ``regret``: regret of the best observed candidate, as in projects/search_quality.
 """
 
@@ -51,7 +52,7 @@ from projects.search_quality import problems
 Times = Callable[[float, np.random.Generator], float]
 """Function that draws the time of a training from its MACs and a random generator.
 
-MACs are in units of the mean candidate's, times in units of the mean time.
+MACs are in units of the mean over the candidates, times in units of the mean time.
 """
 
 
@@ -70,7 +71,7 @@ def synthetic_times(spread: float) -> Times:
 
 
 def recorded_times(path: Path) -> Times:
-    """Returns times per epoch that are distributed like recorded ones.
+    """Returns times that depend on MACs and vary as recorded times per epoch do.
 
     Args:
         path: A csv with the columns ``macs``, ``epochs`` and ``seconds``.
@@ -125,13 +126,13 @@ class SimulatedWorkers:
 
     Args:
         count: Number of workers.
-        mean: MACs of the mean candidate.
+        mean: Mean MACs of the candidates.
         times: Function that draws the time of a training.
         seed: Random seed of the times.
 
     Attributes:
-        mean: MACs of the mean candidate, which may be set before the search.
-        busy: Sum of the training times so far.
+        mean: Mean MACs of the candidates, which may be set before the search.
+        busy: Sum of the times of the trainings that have started.
         clock: Simulated time so far.
         proposing: Share of the workers' time spent on trainings until the last batch was submitted.
         inside: CPU time spent in :meth:`wait`.
@@ -183,7 +184,7 @@ class SimulatedWorkers:
 
 
 class CostMeter:
-    """Callback of ``JointNAS.run`` that measures the coordinator's CPU time.
+    """Callback of ``JointNAS.run`` that measures the CPU time of the coordinating process.
 
     Args:
         workers: Executor of the search.
@@ -281,7 +282,7 @@ def _summary(
     """Returns the result of :func:`simulate`; ``size`` is that of the database in bytes."""
     median, best = problems.reference(args.problem)
     trials, count = meter.finished, len(meter.finished)
-    observed = [t.score or -np.inf for t in trials]
+    observed = [-np.inf if t.score is None else t.score for t in trials]
     truth = problem.truth([trials[int(np.argmax(observed))].config])[0]
     deciding, storing, telling = (round(1e3 * s / count, 2) for s in meter.seconds())
     return {
@@ -327,7 +328,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--spread",
         type=float,
         default=0.25,
-        help="standard deviation of the logarithm of training times",
+        help="standard deviation of the logarithm of the random factor of training times",
     )
     parser.add_argument("--times", type=Path, help="csv of recorded times: macs, epochs, seconds")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the search and times")

@@ -3,14 +3,14 @@
     python -m projects.search_quality.bounded run --seeds 10
     python -m projects.search_quality.bounded report
 
-The problems are those of ``problems.py``. Their cost, which the other comparisons know before an
-evaluation, is measured here like a score; on ``hartmann6``, which has no cost, it is the sum of the
-variables, with the upper bound 3. ``run`` continues where it was interrupted: each (problem,
-method, seed) is a line of bounded.jsonl.
+The problems are those of ``problems.py``. In other comparisons, methods know the cost before an
+evaluation; here, they are told the cost together with the score. On ``hartmann6``, which has no
+cost, the cost is the sum of the variables, with the upper bound 3. ``run`` continues where it was
+interrupted: each (problem, method, seed) is a line of bounded.jsonl.
 
-The regret is that of the best observed score among the evaluations that meet the bound: 0 is the
-best known candidate, 1 the median of random candidates; it is 1 until an evaluation meets the
-bound.
+The regret is that of the best observed score among the evaluations that meet the bound. 0 is the
+best known candidate, 1 the median of random candidates. Until an evaluation meets the bound, the
+regret is 1.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ RESULTS = Path(__file__).with_name("bounded.jsonl")
 PROBLEMS = ("trainings", "synthetic", "continuous", "hartmann6")
 METHODS = ("JointNAS", "TPE", "GP (Optuna)", "random")
 BATCH, FINALISTS, AT = 8, 8, (48, 96)
+"""Evaluations per batch, finalists of JointNAS, evaluations after which regrets are compared."""
 _COST, _HARTMANN_LIMIT = "cost", 3.0
 
 
@@ -96,7 +97,7 @@ class BoundedOptuna(Optuna):
 
 
 def _method(name: str, bounded: Bounded, seed: int) -> Method:
-    """Returns a search method by its name in ``METHODS``."""
+    """Returns the search method with a name of ``METHODS``."""
     import optuna
 
     if name == "JointNAS":

@@ -1,8 +1,8 @@
-"""Tests the paper's claims on pre-training (Fig. 5) and stage 2 (Table 5).
+"""Tests the paper's claims that pre-training (Fig. 5) and stage 2 (Table 5) help.
 
     python -m projects.search_quality.claims synthetic
 
-Prints Markdown tables for each of the named problems of ``problems.py``.
+Prints Markdown tables for each of the problems of ``problems.py`` that are named.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from projects.search_quality import problems
 from projects.search_quality.report import interval
 
 COUNTS = (24, 48, 96, 144, 192)
+"""Numbers of labelled candidates to which predictors are fitted."""
 UNSEEN = 1000
+"""Number of further candidates on which the predictors are scored."""
 
 
 def pretraining(name: str, splits: int) -> None:
@@ -66,7 +68,7 @@ def pretraining(name: str, splits: int) -> None:
 def _taus(
     problem: problems.Problem, kind: str, count: int, split: int, starts: Sequence[Pretrained]
 ) -> list[float]:
-    """Returns Kendall's tau of predictors on one split, for each initial encoder."""
+    """Returns Kendall's tau on the unseen candidates of one split, for each initial encoder."""
     random = np.random.default_rng([split, count])
     levels = problems.random_levels(problem, count + UNSEEN, random)
     configs = problem.space.configs(levels)
@@ -97,7 +99,8 @@ def _regrets_of_stages(name: str, kind: str, seed: int) -> tuple[float, float]:
         search.tell(trials, problem.measure([t.config for t in trials], noise).tolist())
 
     def regret(trials: Sequence[Trial]) -> float:
-        chosen = max(trials, key=lambda t: t.score or -np.inf).config
+        scored = [t for t in trials if t.score is not None]
+        chosen = max(scored, key=lambda t: t.score or 0.0).config
         return float((best - problem.truth([chosen])[0]) / (best - median))
 
     coarse = [t for t in search.trials if t.stage == "coarse"]

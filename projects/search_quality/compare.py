@@ -32,6 +32,7 @@ from projects.search_quality.methods.method import Budget
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.jsonl"
 BATCH, TOTAL, STEP = 48, 192, 8
+"""Evaluations per batch by default, per search, and between two regrets of a row."""
 PACKAGES = (
     "optuna", "cmaes", "scikit-learn", "smac", "HEBO", "pymoo", "ax-platform", "botorch",
     "gpytorch", "syne-tune", "neural-pipeline-search", "torch", "numpy", "scipy",
@@ -93,12 +94,12 @@ def finished_runs(path: Path) -> list[dict[str, Any]]:
 
 
 def division_of(row: dict[str, Any]) -> tuple[int, int]:
-    """Returns the batch size and the parts of the first batch; old lines have 48 and 1."""
+    """Returns the batch size and number of parts of the first batch; old lines mean 48 and 1."""
     return row.get("batch", BATCH), row.get("parts", 1)
 
 
 def forget(arguments: argparse.Namespace) -> None:
-    """Deletes the lines of the given problems, methods and batch size, to run these again."""
+    """Deletes the lines of the given problems, methods and division into batches."""
     path = Path(arguments.results)
     rows = finished_runs(path)
     kept = [
@@ -156,7 +157,7 @@ def run_missing(
 
 
 def versions() -> str:
-    """Returns the versions of the peers and of the numerical packages."""
+    """Returns the versions of ``PACKAGES`` as a text."""
     names = []
     for name in PACKAGES:
         try:
@@ -169,14 +170,19 @@ def versions() -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("do", choices=("run", "report", "forget"))
+    parser.add_argument(
+        "do", choices=("run", "report", "forget"),
+        help="run searches, write the report of all of them, or delete their lines",
+    )  # fmt: skip
     parser.add_argument(
         "--problems", nargs="+", default=list(problems.COMMITTED),
-        choices=("all", *problems.NAMES), help="problems to run; by default those without files",
+        choices=("all", *problems.NAMES),
+        help="problems to run; by default those that need no published files",
     )  # fmt: skip
     parser.add_argument(
         "--methods", nargs="+", default=[m for m in METHODS if m not in OF_PEERS_TXT],
-        choices=tuple(METHODS), help="methods to run; by default those without peers.txt",
+        choices=tuple(METHODS),
+        help="methods to run; by default those that need no package of peers.txt",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=20, help="searches per problem and method")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first search")

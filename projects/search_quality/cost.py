@@ -1,4 +1,6 @@
-"""Measures the CPU time of a batch by number of trials: fit, cross-validation and next batch.
+"""Measures the CPU time of the first batch after a warm start, by the number of its trials.
+
+The time is that of the fit of the predictor, its cross-validation and the choice of candidates.
 
 python -m projects.search_quality.cost
 """
@@ -16,6 +18,7 @@ from fbnetv3.search import JointNAS
 from projects.search_quality import problems
 
 COUNTS = (48, 96, 192, 240, 480, 1000, 2000, 5000, 10_000)
+"""Numbers of earlier trials."""
 
 
 def seconds_of_batch(name: str, count: int) -> float:

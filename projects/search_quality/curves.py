@@ -1,15 +1,16 @@
 """Problems with a score after every epoch, for searches with partial trainings.
 
 ``trainings`` has the curves of the table of real trainings: 4 epochs, one training for each seed.
-The others have 27 epochs and made-up curves that end in the score of a problem of ``problems.py``:
+The others have 27 epochs, and synthetic curves made from a problem of ``problems.py``:
 
     score after e epochs = f(x) + spread * (u(e) * g(x) - 3 exp(-e / 6))
 
-f is the final score, spread the standard deviation of f among random candidates, and g(x) a
-disturbance with standard deviation 1, half of it a smooth function of the candidate and half of it
-of the candidate alone. In ``continuous``, ``hartmann6`` and ``synthetic``, u(e) = 0.8 exp(-e / 8)
-until the last epoch: partial scores tell the final ones. In ``misleading``, the disturbance hides
-the final score of ``continuous`` for most of the training: u(e) = 6 exp(-e / 12).
+f is the score of the problem, with its noise. spread is the standard deviation of the true scores
+of random candidates. g is a disturbance with variance 1: half of the variance is a smooth function
+of the candidate x, the other half is drawn for each candidate and seed. u(e) is 0 after the last
+epoch. Before, u(e) = 0.8 exp(-e / 8) in ``continuous``, ``hartmann6`` and ``synthetic``: partial
+scores predict the final ones. In ``misleading``, u(e) = 6 exp(-e / 12): for most of the training,
+the disturbance hides the final score, which is that of ``continuous``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from projects.search_quality.problems import Configs, Problem
 
 Floats = npt.NDArray[np.float64]
 _EPOCHS = 27
+"""Length of a whole training."""
 _FEATURES, _LENGTHSCALE = 256, 0.5
 """Number of Fourier features of the smooth disturbance, and its lengthscale per dimension."""
 
@@ -58,14 +60,13 @@ class CurveProblem:
         return self.rungs[-1]
 
 
-class _MadeUp:
-    """Made-up curves that end in the scores of a problem.
+class _Synthetic:
+    """Synthetic curves whose last score is that of a problem minus a constant.
 
     Args:
         problem: Problem of the final scores.
-        height: Standard deviation of the disturbance before the first epoch, in units of the
-            standard deviation of the final scores.
-        decay: Number of epochs after which the disturbance has fallen to a share of 1/e.
+        height: u(0), the standard deviation of the disturbance at epoch 0 in units of spread.
+        decay: Number of epochs in which u falls by a factor of e.
     """
 
     def __init__(self, problem: Problem, height: float, decay: float) -> None:
@@ -103,17 +104,17 @@ def _trainings() -> CurveProblem:
     return CurveProblem("trainings", problems.get("trainings"), (1, 2, 4), curve)
 
 
-def _made_up(name: str, of: str, height: float, decay: float) -> CurveProblem:
-    problem = problems.get(of)
-    return CurveProblem(name, problem, (3, 9, _EPOCHS), _MadeUp(problem, height, decay))
+def _synthetic(name: str, source: str, height: float, decay: float) -> CurveProblem:
+    problem = problems.get(source)
+    return CurveProblem(name, problem, (3, 9, _EPOCHS), _Synthetic(problem, height, decay))
 
 
 _MAKERS: dict[str, Callable[[], CurveProblem]] = {
     "trainings": _trainings,
-    "continuous": lambda: _made_up("continuous", "continuous", 0.8, 8.0),
-    "hartmann6": lambda: _made_up("hartmann6", "hartmann6", 0.8, 8.0),
-    "synthetic": lambda: _made_up("synthetic", "synthetic", 0.8, 8.0),
-    "misleading": lambda: _made_up("misleading", "continuous", 6.0, 12.0),
+    "continuous": lambda: _synthetic("continuous", "continuous", 0.8, 8.0),
+    "hartmann6": lambda: _synthetic("hartmann6", "hartmann6", 0.8, 8.0),
+    "synthetic": lambda: _synthetic("synthetic", "synthetic", 0.8, 8.0),
+    "misleading": lambda: _synthetic("misleading", "continuous", 6.0, 12.0),
 }
 NAMES = tuple(_MAKERS)
 

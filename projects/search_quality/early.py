@@ -1,11 +1,12 @@
-"""Compares divisions of the first batches of a search, after 48 and 96 evaluations.
+"""Compares divisions of the first 96 evaluations of a search into batches.
 
     python -m projects.search_quality.early run --seeds 3
     python -m projects.search_quality.early report    # the table
 
 A division is written as the sizes of its batches, such as 16-16-16-48. Batches are proposed by the
-planner of JointNAS without stage 2 and without pre-training, from a pool of 4,096 candidates. An
-interrupted ``run`` continues when it is called again: each finished run is a line of a file.
+planner of JointNAS without stage 2 and without pre-training, from a pool of 4,096 candidates. The
+regrets after 48 and 96 evaluations are compared. An interrupted ``run`` continues when it is called
+again: each finished search is a line of the file of results.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from projects.search_quality.report import interval
 
 DIVISIONS = ("48-48", "24-24-48", "16-16-16-48", "12-12-12-12-48")
 MARKS = (48, 96)
+"""Numbers of evaluations after which the regrets are compared."""
 Row = dict[str, Any]
 
 
 def run_one(name: str, division: str, seed: int) -> Row:
-    """Returns the regret after 48 and 96 evaluations, and the CPU seconds."""
+    """Runs one search; returns its row, with the regrets at ``MARKS`` and the CPU seconds."""
     problem = early_problems.get(name)
     median, best = early_problems.reference(name)
     noise, started = np.random.default_rng([seed, 1000]), time.process_time()
@@ -71,7 +73,7 @@ def read(path: Path) -> list[Row]:
 
 
 def run(arguments: argparse.Namespace, path: Path) -> None:
-    """Runs what is missing, seed by seed."""
+    """Runs the searches that the file of results lacks, seed by seed."""
     known = {(r["problem"], r["division"], r["seed"]) for r in read(path)}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for name in arguments.problems:
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace, path: Path) -> None:
 
 
 def report(rows: list[Row]) -> None:
-    """Prints the regret of each division, and what it is above that of the first one."""
+    """Prints the regrets of each division, and their differences from the first one in ``rows``."""
     by_division: dict[str, dict[tuple[str, int], Any]] = {}
     for row in rows:
         runs = by_division.setdefault(row["division"], {})
@@ -106,8 +108,11 @@ def report(rows: list[Row]) -> None:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("do", choices=("run", "report"))
-    parser.add_argument("--problems", nargs="+", default=list(early_problems.TUNED))
+    parser.add_argument("do", choices=("run", "report"), help="run searches, or print the table")
+    parser.add_argument(
+        "--problems", nargs="+", default=list(early_problems.TUNED),
+        help="names of early_problems.py; by default those of TUNED",
+    )  # fmt: skip
     parser.add_argument("--divisions", nargs="+", default=list(DIVISIONS), help="sizes of batches")
     parser.add_argument("--seeds", type=int, default=3, help="seeds per problem and division")
     parser.add_argument("--first-seed", type=int, default=101, help="the first seed")

@@ -1,9 +1,10 @@
-"""Further problems, on which the early batches of a search were tuned and confirmed.
+"""Further problems, on which the division of a search's first batches was chosen and confirmed.
 
-Three textbook problems of ``problems.py`` are joined by two further functions, a narrow ridge of
-learning rates, the corner of a box, choices that interact under noise, variables with conditions,
-and a table of real trainings of small networks on handwritten digits, interpolated by trees. A
-number at the end of a name is the seed of the coefficients.
+They are three problems of ``problems.py``, textbook functions, and problems of this file: a narrow
+ridge of learning rates, the corner of a box, choices that interact under noise, variables with
+conditions, and trainings of small networks on handwritten digits, interpolated by trees. The number
+at the end of the name of a textbook function is its dimension; after ``corner``, ``choices`` and
+``conditions`` it is the seed of the coefficients.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ TUNED = (
     "hartmann6", "ackley5", "continuous", "rosenbrock4", "styblinski8", "ridge", "corner0",
     "choices0", "conditions0", "digits",
 )  # fmt: skip
+"""Problems on which the division was chosen."""
 CONFIRMED = (
     "michalewicz5", "shekel4", "dixon6", "griewank5", "powell8", "hartmann3", "corner1", "corner2",
     "choices1", "choices2", "conditions1",
 )  # fmt: skip
+"""Problems on which the choice was confirmed."""
 
 
 def _points(configs: Configs) -> Floats:
@@ -88,7 +91,7 @@ def _hartmann3(u: Floats) -> Floats:
 
 
 def _ridge() -> Problem:
-    """The best learning rate follows from width, depth, batch size and optimizer."""
+    """Returns a problem whose best learning rate depends on width, depth, batch size, optimizer."""
     space = SearchSpace(
         [
             IntRange("depth", 2, 12, part="architecture"),
@@ -123,7 +126,7 @@ def _ridge() -> Problem:
 
 
 def _corner(seed: int) -> Problem:
-    """Five whole and four real numbers, whose best values are all at ends of their ranges."""
+    """Returns a problem of five whole and four real numbers, all best at an end of their range."""
     random = np.random.default_rng([seed, 5])
     whole = [IntRange(f"i{k}", 0, int(random.integers(3, 12)), part="architecture")
              for k in range(5)]  # fmt: skip
@@ -142,7 +145,7 @@ def _corner(seed: int) -> Problem:
 
 
 def _choices(seed: int) -> Problem:
-    """Ten choices of three to five values, a fifth of whose pairs interact, under noise."""
+    """Returns a noisy problem of ten choices, of whose pairs a fifth interact, and four ranges."""
     random = np.random.default_rng([seed, 6])
     choices = [
         Choice(
@@ -175,7 +178,7 @@ def _choices(seed: int) -> Problem:
 
 
 def _conditions(seed: int) -> Problem:
-    """A recipe in which the optimizer decides which further variable matters."""
+    """Returns a problem whose variables momentum and beta2 matter for one optimizer each."""
     a = np.random.default_rng([seed, 7]).uniform(0.5, 1.5, 12)
     optimizers, acts = ("sgd", "adam", "lamb"), ("relu", "tanh", "gelu")
     space = SearchSpace(
@@ -213,7 +216,7 @@ def _conditions(seed: int) -> Problem:
 
 
 def _digits() -> Problem:
-    """900 trainings of scikit-learn's networks on its digits, interpolated by extra trees."""
+    """Returns a problem of 900 trainings of scikit-learn's MLPs on its digits, with extra trees."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     acts, solvers = ("relu", "tanh", "logistic"), ("adam", "sgd")
@@ -245,7 +248,7 @@ def _digits() -> Problem:
 
 
 def _accuracy(config: dict, order: np.ndarray) -> float:
-    """Returns the accuracy of a network on the 1,097 digits that it was not trained on."""
+    """Returns the accuracy, in [0, 1], of a network on the 1,097 digits that did not train it."""
     import warnings
 
     from sklearn.datasets import load_digits

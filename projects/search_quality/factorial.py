@@ -1,8 +1,8 @@
-"""Estimates of the true scores of a full factorial design, effect by effect.
+"""Estimates the true scores of a full factorial design, effect by effect.
 
 A table over all combinations of some factors is the sum of a mean, main effects and interactions of
-every order, which are orthogonal. Noise has the same mean square in each of them; the rest of an
-effect is signal. Each effect is therefore shrunk by the share of noise in it (empirical Bayes;
+every order, which are orthogonal. Noise adds the same expected mean square to each of them, and the
+rest of an effect is signal. Each effect is therefore shrunk by its share of noise (empirical Bayes;
 James and Stein, 1961). This assumes nothing about the shape of the score over a factor, and favours
 no predictor that a search might use.
 """
@@ -20,7 +20,7 @@ Effect = tuple[int, ...]
 
 
 def effects(table: Floats) -> Iterator[tuple[Effect, Floats, int]]:
-    """Yields (axes, effect, degrees of freedom) of every subset of axes.
+    """Yields (axes, effect, degrees of freedom) for every subset of axes; () has the mean.
 
     Args:
         table: Scores of all combinations, with one axis per factor.
@@ -49,7 +49,10 @@ def noise_variance(table: Floats, order: int) -> float:
 
 
 def denoised(table: Floats, variance: float) -> Floats:
-    """Returns the table with every effect times ``max(0, 1 - variance / its mean square)``."""
+    """Returns the table with each effect, except the mean, shrunk by its share of noise.
+
+    The factor of an effect is ``max(0, 1 - variance / its mean square)``.
+    """
     estimate = np.zeros_like(table)
     for axes, part, df in effects(table):
         mean_square = float((part**2).sum()) * table.size / part.size / df

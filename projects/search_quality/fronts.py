@@ -8,9 +8,10 @@ latency of ``nasbench201`` (``public_tables.py`` makes its table). ``run`` conti
 interrupted: each (problem, method, seed) is a line of fronts.jsonl.
 
 The hypervolume is computed from the noise-free scores of the configurations on the front of the
-observed scores and the costs. Its reference point is the largest cost and the 10 % quantile of the
-scores of 2,000 random candidates; 1 is the rectangle between it and the best score and the smallest
-cost of these candidates. Better candidates than these can exceed 1.
+observed scores and the costs. The reference point has the largest cost of 2,000 random candidates
+and the 10 % quantile of their scores. A hypervolume of 1 is the area of the rectangle from the
+reference point to the smallest cost and the best score of these candidates; a front of better
+candidates can exceed it.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ RESULTS = Path(__file__).with_name("fronts.jsonl")
 COSTS = {"trainings": "macs", "synthetic": "macs", "continuous": "macs", "nasbench201": "latency"}
 """The cost of each problem."""
 AT = (96, 192)
+"""Numbers of evaluations after which the hypervolumes are compared."""
 _SAMPLE = 2000
+"""Number of random candidates that define the reference point and the rectangle."""
 
 
 class OptunaFront(Optuna):
-    """One of Optuna's samplers with two objectives; the costs are told like the scores."""
+    """One of Optuna's samplers with two objectives; it is told the costs with the scores."""
 
     def __init__(self, sampler: Any, problem: Problem, seed: int) -> None:
         import optuna
@@ -58,7 +61,7 @@ class OptunaFront(Optuna):
 
 
 class AxFront(AxClient):
-    """Ax with two objectives; the costs are told like the scores, as an outcome without noise."""
+    """Ax with two objectives; it is told the costs as an outcome without noise."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed, Budget(TOTAL, BATCH))
@@ -75,7 +78,7 @@ def _costs_of(problem: Problem, configs: Configs) -> Floats:
 
 
 def _method(name: str, problem: Problem, seed: int) -> Method:
-    """Returns a search method by its name in ``METHODS``."""
+    """Returns the search method with a name of ``METHODS``."""
     import optuna
 
     samplers = {
@@ -105,7 +108,7 @@ def _problem(name: str) -> Problem:
 
 @cache
 def _corners(name: str) -> tuple[Floats, Floats]:
-    """Returns the reference point and the best corner of the rectangle, as gains, (2,) each."""
+    """Returns the reference point and the best corner of the rectangle, (score, -MACs) each."""
     problem = _problem(name)
     levels = problems.random_levels(problem, _SAMPLE, np.random.default_rng(99))
     configs = problem.space.configs(levels)
@@ -115,7 +118,7 @@ def _corners(name: str) -> tuple[Floats, Floats]:
 
 
 def volume(name: str, observed: Floats, configs: Configs) -> float:
-    """Returns the share of the rectangle that the observed front dominates by its true scores."""
+    """Returns the hypervolume of the observed front by its true scores, in rectangles."""
     problem, (reference, corner) = _problem(name), _corners(name)
     costs = -_costs_of(problem, configs)
     front = non_dominated(np.column_stack([observed, costs]))

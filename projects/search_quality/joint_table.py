@@ -1,10 +1,10 @@
 """A full grid of (architecture, recipe) pairs of a very small FBNet space, with real trainings.
 
 A search of the table takes seconds. The score is the log-likelihood of held-out images, because its
-noise is small relative to the differences between good candidates. An evaluation returns a real
-training with its curve; a search is judged by the estimated true scores, that is the table without
-noise (see ``factorial``). Every point of the space is in the table. ``table/README.md`` describes
-how it was made and how large its errors are.
+noise is small relative to the differences between good candidates. An evaluation returns the scores
+of a real training after each epoch; a search is judged by estimates of the true scores, which
+``factorial.py`` computes from the table. Every point of the space is in the table.
+``table/README.md`` describes how the table was made and how large its errors are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BASE = Recipe(
     label_smoothing=0.0,
     auto_augment="none",
 )
-"""The part of the recipe that all candidates share: batches of 64, four epochs, cosine, EMA."""
+"""The part of the recipe that all candidates share."""
 LOSS_UNIT = 1e-4
 """Unit of the stored 16-bit losses, in nats."""
 RMSPROP_FACTOR = 1 / 16
@@ -53,7 +53,7 @@ RMSPROP_FACTOR = 1 / 16
 
 
 def architectures() -> FBNetSpace:
-    """Returns the space's architectures."""
+    """Returns the space of the architectures."""
     return FBNetSpace.from_yaml(str(FOLDER / "space.yaml"))
 
 
@@ -95,7 +95,7 @@ class Table:
         levels: (points, variables) levels, with every candidate once.
         right: (seeds, points, epochs) numbers of correctly classified held-out images.
         losses: (seeds, points, epochs) mean cross-entropies, in units of ``LOSS_UNIT``.
-        asked: (epochs,) numbers of images that are scored after each epoch.
+        asked: (epochs,) numbers of held-out images that are scored after each epoch.
         noise_points: (k,) points that were trained again to measure the noise.
         noise_right: (k, seeds, epochs) ``right`` of these points, for seeds outside the table.
         noise_losses: (k, seeds, epochs) ``losses`` of these points, for the same seeds.
@@ -138,7 +138,7 @@ class Table:
         return self.truth_of(self.scores[:, :, -1].mean(axis=0), len(self.right))
 
     def truth_of(self, scores: Floats, seeds: int) -> Floats:
-        """Estimates (points,) true scores from means over ``seeds`` seeds."""
+        """Estimates the true scores, (points,), from means of final scores over ``seeds`` seeds."""
         return denoised(self.space, self.levels, scores, self.noise**2 / seeds)
 
 
@@ -163,7 +163,7 @@ def denoised(
 
 
 def _factors(space: SearchSpace, levels: Levels) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """Returns the grid as a full factorial design: its shape, and the index of every point.
+    """Returns the grid as a full factorial design: its shape, and the indices of every point.
 
     Depth and the expansion that has an effect only from depth 2 on form one factor.
     """
@@ -199,14 +199,14 @@ class JointTable:
     """The table as a problem for a search, with true scores to judge it by.
 
     Args:
-        table: Table of :func:`load_table`, which is called for None.
+        table: Table to search. None reads it by :func:`load_table`.
         seed: Seed of the trainings that evaluations return, with their noise. None returns the mean
             of all seeds.
 
     Attributes:
         space: Space of the search.
         noise: Standard deviation of the score of one training.
-        best: Highest true score.
+        best: Highest estimated true score.
     """
 
     def __init__(self, table: Table | None = None, seed: int | None = 0) -> None:
@@ -220,10 +220,10 @@ class JointTable:
         self._statistics = architectures().statistics(NUM_CLASSES)
 
     def points(self, configs: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
-        """Returns the row of each config.
+        """Returns the index of each config in the table.
 
         Raises:
-            SearchError: A config is not in the space. It is not rounded to the nearest candidate.
+            SearchError: A config is not in the space; values are not rounded to those of the space.
         """
         return np.array([self._rows[key] for key in keys_of(self.space.levels(configs))])
 
@@ -244,10 +244,10 @@ class JointTable:
         return float(curve[-1])
 
     def true_score(self, configs: Sequence[Mapping[str, Any]]) -> Floats:
-        """Returns the scores without noise."""
+        """Returns the estimated true scores."""
         return self.table.truth[self.points(configs)]
 
     @property
     def best(self) -> float:
-        """Highest true score of the space."""
+        """Highest estimated true score of the space."""
         return float(self.table.truth.max())

@@ -5,9 +5,10 @@
     python -m projects.search_quality.make_table pack
 
 Run it in the root of the repository, with CIFAR-10 below ``FBNETV3_DATA``. ``train`` may be killed
-at any time and called again: every training is a line that is appended to a log. Without a log it
-continues from the table in the repository. All candidates are trained with one seed before any is
-trained with the next, so that an interrupted run yields a complete table with fewer seeds.
+at any time and called again: every training is a line that is appended to a log. Without a log,
+``train`` continues from the table in the repository. All candidates are trained with one seed
+before any is trained with the next, so that an interrupted run yields a complete table with fewer
+seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import dataclasses
 import hashlib
 import inspect
+import io
 import time
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from projects.search_quality.micro_training import Score
 NOISE_SEEDS = range(100, 108)
 """Seeds of the trainings that measure the noise; the table does not use them."""
 NOISE_POINTS = 24
-"""Number of candidates on which the noise is measured."""
+"""Number of candidates that ``noise`` trains again to measure the noise."""
 
 Counts = npt.NDArray[np.uint16]
 
@@ -83,18 +86,35 @@ def _in_units(loss: float) -> int:
 
 
 def _changes(recipe: Recipe) -> dict[str, Any]:
-    """Returns what a recipe changes, so that a new field with a default changes no fingerprint."""
+    """Returns the fields of a recipe that differ from the defaults of ``Recipe``.
+
+    A field that is added to ``Recipe`` later thus leaves the fingerprint unchanged.
+    """
     default = dataclasses.asdict(Recipe())
     values = dataclasses.asdict(recipe)
     return {key: value for key, value in values.items() if value != default[key]}
 
 
+def _code(part: Any) -> str:
+    """Returns the tokens of a module or function, without comments, docstrings and blank lines."""
+    kept: list[str] = []
+    is_start = True  # of a statement
+    for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(part)).readline):
+        is_text = is_start and token.type in (tokenize.STRING, tokenize.NEWLINE)
+        if is_text or token.type in (tokenize.COMMENT, tokenize.NL):
+            continue
+        kept.append(token.string.strip() or tokenize.tok_name[token.type])
+        is_start = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    return " ".join(kept)
+
+
 def _fingerprint() -> str:
+    """Returns a hash of the space, the recipe and the code of the trainings."""
     parts = [
         (joint_table.FOLDER / "space.yaml").read_text(),
-        inspect.getsource(micro_training),
-        inspect.getsource(joint_table.joint_space),
-        inspect.getsource(joint_table.recipe_of),
+        _code(micro_training),
+        _code(joint_table.joint_space),
+        _code(joint_table.recipe_of),
         repr((_changes(joint_table.BASE), joint_table.RMSPROP_FACTOR)),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -106,7 +126,7 @@ def train_all(plan: Iterator[tuple[int, int]], log: Log, cache: Path) -> None:
     Args:
         plan: Pairs in the order of training.
         log: Log of the finished trainings, which is extended.
-        cache: Path of the file that caches the resized images.
+        cache: Path of the npz that caches the decoded images.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -144,7 +164,7 @@ def noise_plan(log: Log) -> Iterator[tuple[int, int]]:
     """
     _, losses = complete_passes(log)
     means = -losses[:, :, -1].mean(axis=0)
-    # rank by denoised scores: the highest noisy means are partly luck, and would regress
+    # rank by denoised scores, since the highest noisy means are partly luck
     space = joint_table.joint_space()
     ranked = np.argsort(-joint_table.denoised(space, joint_table.grid(space), means), kind="stable")
     quarter = len(ranked) // 4
@@ -164,7 +184,7 @@ def complete_passes(log: Log) -> tuple[Counts, Counts]:
         ``LOSS_UNIT``.
 
     Raises:
-        SystemExit: There is no such seed.
+        SystemExit: No seed has trainings of every candidate.
     """
     points = len(joint_table.grid(joint_table.joint_space()))
     passes: list[Counts] = []
@@ -181,7 +201,7 @@ def complete_passes(log: Log) -> tuple[Counts, Counts]:
 
 
 def pack(log: Log) -> None:
-    """Writes the table of the repository.
+    """Writes the table of the repository, ``table/scores.npz``, from the log.
 
     Raises:
         SystemExit: Trainings are missing.
@@ -252,7 +272,11 @@ def _line(seed: int, point: int, row: Counts) -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["train", "noise", "pack"])
+    parser.add_argument(
+        "command",
+        choices=["train", "noise", "pack"],
+        help="train the grid, train candidates again to measure the noise, or write the table",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of trainings per candidate")
     parser.add_argument(
         "--folder", type=Path, default=Path("output/joint_table"), help="folder of the log"

@@ -1,10 +1,11 @@
-"""Counts the candidates that run out of a simulated memory, with and without predicted failures.
+"""Counts the candidates that exceed a simulated memory, with and without predicted failures.
 
 The space is the paper's, with the synthetic objective of ``problems.py``. A training of a candidate
 needs 4 bytes for each of its activations per image, three times (forward, backward, workspace), and
 for each parameter, four times (weights, average, gradient, moment). The limit is the memory that
-the given share of feasible random candidates stays below. Failures are predicted from their reason
-alone: without the prediction, the same search gets a reason that says nothing about memory.
+the given share of feasible random candidates stays below. A search recognises a lack of memory by
+the reason of a failure. To switch the prediction off, the same search is told a reason that does
+not mention memory.
 
     python -m projects.search_quality.memory_limit --seeds 5
 """
@@ -22,10 +23,12 @@ from fbnetv3.search import JointNAS
 from projects.search_quality import problems
 
 _BATCH = 256
+"""Images per step of a training."""
 _REASONS = {
     True: "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
     False: "RuntimeError: the training failed",
 }
+"""Reason of a failure that the search is told, by whether it may predict failures."""
 Floats = problems.Floats
 
 
@@ -37,7 +40,7 @@ def memory(problem: problems.Problem, configs: problems.Configs) -> Floats:
 
 
 def run(seed: int, share: float, *, predicted: bool) -> tuple[list[int], float]:
-    """Returns the failures in each batch of a search, and the best true score.
+    """Returns the number of failures in each batch of a search, and the best true score.
 
     Args:
         seed: Random seed of the search and of the noise.
@@ -74,7 +77,7 @@ def main() -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="number of searches of each kind")
-    parser.add_argument("--share", type=float, default=0.6, help="random candidates that fit")
+    parser.add_argument("--share", type=float, default=0.6, help="share of candidates that fit")
     arguments = parser.parse_args()
     print("| seed | failures predicted | failures by batch | all | best true score |")
     print("|---|---|---|---|---|")

@@ -1,7 +1,7 @@
-"""Trainings of a second: micro networks on small CIFAR-10 images that stay in memory.
+"""Trains very small networks on small CIFAR-10 images in memory, in about a second each.
 
-The project's blocks, recipe, optimizers, schedule, mixup and EMA, without the loop's
-hooks, loaders and files, which would take longer than the arithmetic.
+The trainings use this project's blocks, recipe, optimizers, schedule, mixup and EMA, but not the
+training loop, whose hooks, loaders and files would take longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from fbnetv3.io import atomic_write
 from fbnetv3.recipe import Recipe
 
 SEED = 0
-"""Which images train and which are held out: the same for all trainings."""
+"""Seed of the choice of training and held-out images, which all trainings share."""
 TRAIN, HELD_OUT = 1792, 8000
-"""Images; 1792 are 28 batches of 64."""
+"""Numbers of training images (28 batches of 64) and of held-out images."""
 EARLY = 1000
-"""Of the images held out, so many score every epoch but the last."""
+"""Number of held-out images that are scored after every epoch but the last."""
 SHIFT = 1
-"""Training images are shifted by up to so many pixels, and flipped."""
+"""Largest shift of a training image in pixels, to each side."""
 _MEAN, _STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+"""Mean and standard deviation of CIFAR-10's channels, for pixels from 0 to 255."""
 _CHUNK = 500
+"""Number of images that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Images:
     """Images of one resolution, normalised, float32.
 
     Attributes:
-        views: (views, N, r, r, 3): each training image shifted and flipped in all ways.
-        labels: (N,).
-        held_out: (M, 3, r, r), channels_last.
-        held_out_labels: (M,).
+        views: (views, N, r, r, 3) training images, with every combination of shift and flip.
+        labels: (N,) classes of the training images.
+        held_out: (M, 3, r, r) held-out images, channels_last.
+        held_out_labels: (M,) classes of the held-out images.
     """
 
     views: Tensor
@@ -54,14 +56,14 @@ class Images:
 
 
 def load_images(resolution: int, cache: Path) -> Images:
-    """Returns images of ``cifar10_train``.
+    """Returns training and held-out images of ``cifar10_train``.
 
     Args:
-        resolution: side in pixels, at most 32.
-        cache: an npz with the decoded pixels, made if it is missing.
+        resolution: Side of the images in pixels, at most 32.
+        cache: Path of an npz with the decoded pixels, which is written if it is missing.
 
     Raises:
-        FBNetError: there is no CIFAR-10 below ``FBNETV3_DATA``.
+        FBNetError: The cache is missing, and CIFAR-10 is not below ``FBNETV3_DATA``.
     """
     if not cache.exists():
         with atomic_write(cache) as temporary, temporary.open("wb") as file:
@@ -74,7 +76,7 @@ def load_images(resolution: int, cache: Path) -> Images:
 def _decoded() -> dict[str, np.ndarray]:
     chosen = build_dataset("cifar10_train").subset(TRAIN + HELD_OUT, SEED)
     train, held_out = chosen.split(HELD_OUT, SEED)
-    # in random order: the first ones are a fair sample, too
+    # in random order, so that the first EARLY images are a random sample
     order = np.random.default_rng(SEED).permutation(HELD_OUT)
     images, labels = _pixels(held_out)
     found = {"held_out": images[order], "held_out_labels": labels[order]}
@@ -111,11 +113,11 @@ def _views(images: Tensor) -> Tensor:
 
 
 class Score(NamedTuple):
-    """How well a network does on images held out.
+    """Scores of a network on held-out images.
 
     Attributes:
-        right: right answers.
-        loss: mean cross-entropy, in nats.
+        right: Number of correctly classified images.
+        loss: Mean cross-entropy in nats.
     """
 
     right: int
@@ -123,16 +125,17 @@ class Score(NamedTuple):
 
 
 def train(arch: Arch, recipe: Recipe, images: Images, seed: int) -> list[Score]:
-    """Trains from scratch and scores the averaged weights after each epoch.
+    """Trains a network from random weights and scores its averaged weights after each epoch.
 
     Args:
-        arch: of the images' resolution and classes.
-        recipe: its epochs are a whole number.
-        images: to train on and to score on.
-        seed: of weights and dropout (through torch's global generator), order, augmentation, mixup.
+        arch: Architecture with the resolution and the number of classes of the images.
+        recipe: Training recipe with a whole number of epochs.
+        images: Training images and held-out images.
+        seed: Seed of weights and dropout (by torch's global generator), and of the order of images,
+            augmentation and mixup.
 
     Returns:
-        The scores after each epoch: on ``EARLY`` images, after the last on ``HELD_OUT``.
+        The scores after each epoch, on ``EARLY`` images; after the last epoch on ``HELD_OUT``.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -149,6 +152,8 @@ def train(arch: Arch, recipe: Recipe, images: Images, seed: int) -> list[Score]:
 
 
 class _Loop:
+    """A training in progress: network, optimizer and averaged weights."""
+
     def __init__(self, model: nn.Module, recipe: Recipe, images: Images) -> None:
         self._model, self._recipe, self._images = model, recipe, images
         self._mixup = Mixup(recipe.mixup, model.arch.num_classes, recipe.label_smoothing)
@@ -156,7 +161,12 @@ class _Loop:
         self.ema = ModelEMA(model, recipe.ema_decay, recipe.ema_warmup)
 
     def run_epoch(self, done: int, generator: torch.Generator) -> None:
-        """Passes over all images once, after ``done`` epochs."""
+        """Trains for one epoch.
+
+        Args:
+            done: Number of epochs before.
+            generator: Generator of the order of images, their views and mixup.
+        """
         views, labels, batch = self._images.views, self._images.labels, self._recipe.batch_size
         order = torch.randperm(len(labels), generator=generator)
         view = torch.randint(len(views), (len(labels),), generator=generator)
@@ -176,7 +186,7 @@ class _Loop:
 
 @torch.inference_mode()
 def score(model: nn.Module, images: Images, count: int) -> Score:
-    """Scores the model on the first ``count`` images held out."""
+    """Returns the scores of a network on the first ``count`` held-out images."""
     model.eval()
     logits = torch.cat([model(x) for x in images.held_out[:count].split(_CHUNK)])
     model.train()

@@ -31,10 +31,9 @@ class Problem:
         noise: Standard deviation of the noise of an evaluation; unused with ``measured``.
         measured: Function from configurations and a random generator to scores of real trainings.
             None adds noise to the true scores.
-        usual: Feasible default configuration; ``recipe fixed`` and ``architecture fixed`` keep one
-            part of it.
-        best: Highest known true score under the constraints. None estimates it, see
-            :func:`find_reference`.
+        usual: Feasible default configuration, from which :meth:`fixed` takes the values of a part.
+        best: Highest known true score under the constraints. None: not known;
+            ``problems.find_reference`` estimates it.
     """
 
     name: str
@@ -77,7 +76,7 @@ class Problem:
 
 
 def random_levels(problem: Problem, count: int, random: np.random.Generator) -> Levels:
-    """Draws feasible candidates uniformly, by rejection sampling."""
+    """Draws feasible candidates uniformly by rejection sampling, (count, variables) levels."""
     space, kept = problem.space, np.zeros((0, len(problem.space)), dtype=np.int64)
     while len(kept) < count:
         drawn = space.canonical(random.integers(0, space.sizes, (2 * count, len(space))))

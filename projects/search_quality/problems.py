@@ -1,11 +1,12 @@
-"""Problems for the comparison of search methods, each with an architecture and a recipe.
+"""Problems for the comparison of search methods.
 
-``trainings`` is the table of real trainings. An evaluation is the mean over its seeds; with one
-seed, luck would decide which good candidate wins a search. ``synthetic`` has the paper's space
-(Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy scores. ``continuous``
-has few, continuous variables and a best recipe that depends on the architecture. ``hartmann6`` and
-``ackley5`` are textbook functions, which favour no search method. ``public_problems.py`` adds those
-of published tables.
+``trainings`` is the table of real trainings of ``joint_table.py``. An evaluation is the mean over
+its seeds; with one seed, luck would decide which good candidate wins a search. ``synthetic`` has
+the paper's space (Table 1, 36 + 6 variables, real MACs) with a synthetic objective and noisy
+scores. ``continuous`` has six continuous variables and a best recipe that depends on the
+architecture. ``hartmann6`` and ``ackley5`` are textbook functions; half of their variables count as
+the architecture, the others as the recipe. ``public_problems.py`` adds problems of published
+tables.
 """
 
 from __future__ import annotations
@@ -192,9 +193,9 @@ _MAKERS: dict[str, Callable[[], Problem]] = {
 }
 NAMES = tuple(_MAKERS)
 PUBLIC = tuple(public_problems.MAKERS)
-"""Problems that need published files, see ``public_tables.py``."""
+"""Problems that need published files; ``public_tables.py`` states where to get them."""
 COMMITTED = tuple(name for name in NAMES if name not in PUBLIC)
-"""Problems that need nothing but this repository."""
+"""Problems that need no file but those of this repository."""
 
 
 @cache
@@ -204,12 +205,13 @@ def get(name: str) -> Problem:
 
 
 REFERENCES = Path(__file__).with_name("references.json")
+"""Median and best scores of the problems, by name."""
 
 
 def reference(name: str) -> tuple[float, float]:
     """Returns the median true score of random candidates (regret 1) and the best known (regret 0).
 
-    They are stored in references.json when they are first computed.
+    Both are stored in references.json when they are first computed.
     """
     known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
     if name not in known:

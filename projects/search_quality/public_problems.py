@@ -3,11 +3,12 @@
 ``nasbench_macro`` and ``nasbench201`` contain every network of their spaces: an evaluation is the
 accuracy of one of the network's trainings, drawn at random; the true score is their mean.
 ``accel_nasbench`` contains 5,136 of some 10^10 networks; its true scores are those of
-gradient-boosted trees fitted to them, its latencies those of a sum over blocks, and an evaluation
-adds the noise of one training. :func:`errors` states how well both predict other networks.
+gradient-boosted trees fitted to them, its latencies those of a fitted sum over blocks, and an
+evaluation adds the noise of one training. :func:`errors` returns how well the trees and the sum
+predict networks that they were not fitted to.
 
-These tables have no recipes: all variables are part of the architecture. The cost, MACs or the
-latency on a device, may be at most the median over the table.
+These tables have no recipes: all variables are part of the architecture. The upper limit of the
+cost (MACs, or the latency on a device) is the median over the table.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from projects.search_quality.problem import Configs, Floats, Problem
 from projects.search_quality.public_tables import Arrays
 
 _FOLDS = 5
+"""Folds of the cross-validation in :func:`errors`."""
 _BLOCK_SIZES = (3, 2, 4, 2)
 """Numbers of levels of expansion, kernel, depth and squeeze-excite."""
 
@@ -67,7 +69,7 @@ class TableOfAll:
         return np.array([random.choice(row[~np.isnan(row)]) for row in scores])
 
     def problem(self, name: str) -> Problem:
-        """Returns the problem with at most the median cost."""
+        """Returns the problem in which a network costs at most the median of the table."""
         limit = float(np.median(self._arrays.cost))
         allowed = self._arrays.cost <= limit
         cheapest = self._arrays.levels[[int(self._arrays.cost.argmin())]]
@@ -112,13 +114,13 @@ def accel_space() -> SearchSpace:
 
 
 class SumOverBlocks:
-    """A cost that is a sum over blocks, each a function of all variables of its block.
+    """A model of a cost as a sum over blocks, with one value per block and setting of the block.
 
     Args:
-        sizes: (variables of a block,) numbers of levels.
+        sizes: Number of levels of each variable of a block; all blocks have the same variables.
     """
 
-    _RIDGE = 0.1
+    _RIDGE = 0.1  # weight of the penalty on the squared values
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         self._sizes, self._values, self._mean = sizes, np.zeros((0, 0)), 0.0
@@ -129,7 +131,7 @@ class SumOverBlocks:
         return np.asarray(np.ravel_multi_index(tuple(np.moveaxis(blocks, 2, 0)), self._sizes))
 
     def fit(self, levels: Levels, costs: Floats) -> SumOverBlocks:
-        """Fits the cost of each block's settings by ridge regression, and returns itself."""
+        """Fits a value for each setting of each block by ridge regression; returns this object."""
         one_hot = np.eye(math.prod(self._sizes))[self._codes(levels)]
         features = one_hot.reshape(len(levels), -1)
         self._mean = float(costs.mean())
@@ -166,7 +168,7 @@ class FittedTable:
         return {"latency": self._latency.predict(self._space.levels(configs))}
 
     def problem(self, name: str) -> Problem:
-        """Returns the problem with at most the median latency of the table."""
+        """Returns the problem in which a network has at most the median latency of the table."""
         limit = float(np.median(self._arrays.cost))
         smallest: Levels = np.zeros((1, len(self._space)), dtype=np.int64)
         return Problem(
@@ -189,7 +191,7 @@ def _trees() -> Any:
 
 
 def errors(arrays: Arrays) -> dict[str, tuple[float, float]]:
-    """Returns the errors of both fits on networks that they were not fitted to.
+    """Returns the errors of trees and sum over blocks on networks that they were not fitted to.
 
     Args:
         arrays: Arrays of Accel-NASBench.
@@ -203,11 +205,11 @@ def errors(arrays: Arrays) -> dict[str, tuple[float, float]]:
 
     accuracies, costs = arrays.scores[:, 0], arrays.cost
     predicted = np.zeros((2, len(costs)))
-    for some, others in KFold(_FOLDS, shuffle=True, random_state=0).split(arrays.levels):
-        rest = arrays.levels[others]
-        trees = _trees().fit(arrays.levels[some], accuracies[some])
-        latency = SumOverBlocks(_BLOCK_SIZES).fit(arrays.levels[some], costs[some])
-        predicted[:, others] = trees.predict(rest), latency.predict(rest)
+    for train, test in KFold(_FOLDS, shuffle=True, random_state=0).split(arrays.levels):
+        rest = arrays.levels[test]
+        trees = _trees().fit(arrays.levels[train], accuracies[train])
+        latency = SumOverBlocks(_BLOCK_SIZES).fit(arrays.levels[train], costs[train])
+        predicted[:, test] = trees.predict(rest), latency.predict(rest)
     return {
         name: (float(np.sqrt(np.mean((p - true) ** 2))), float(spearmanr(p, true).statistic))
         for name, p, true in zip(

@@ -6,14 +6,14 @@
     python -m projects.search_quality.public_tables accel_nasbench \
         anb_dataset_jsons.tar.gz proxified-seed1.csv proxified-seed2.csv proxified-seed3.csv
 
-The files are given by their paths, in the order of ``SOURCES``, which states where each is
-published, its licence and its SHA-256. This repository contains no copy: the arrays are written to
-``public/NAME.npz`` beside this file, which git ignores.
+The files are given by their paths, in the order of ``SOURCES``, which states for each file where it
+is published, its licence and its SHA-256. This repository contains no copy of them. The arrays are
+written to ``public/NAME.npz`` beside this file; git ignores this folder.
 
 All tables have the same arrays: ``levels``, (networks, variables), the choice of each variable;
 ``scores``, (networks, trainings), accuracies in percent, NaN where a network has fewer trainings;
-``cost``, (networks,), MACs or milliseconds; ``noise``, the standard deviation of one training in
-percent, which is NaN where the trainings in ``scores`` show it.
+``cost``, (networks,), MACs or milliseconds; ``noise``, the standard deviation of the score of one
+training, in percent, or NaN if ``scores`` has several trainings per network.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ Floats = npt.NDArray[np.float64]
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """Operations of an edge of NAS-Bench-201, in the order of the levels."""
 BLOCKS = 7
+"""Number of blocks of a network of Accel-NASBench."""
 EXPANSIONS, KERNELS, DEPTHS = (1, 4, 6), (3, 5), (1, 2, 3, 4)
 """Values of the variables of a block of Accel-NASBench; only block 5 has a depth of 4."""
 
@@ -68,7 +69,7 @@ class Source(NamedTuple):
 
 
 def macro(path: Path) -> Arrays:
-    """Reads NAS-Bench-Macro: 8 layers with 3 blocks each, three trainings on CIFAR-10, MACs."""
+    """Reads NAS-Bench-Macro: 8 layers of one of 3 blocks, three trainings on CIFAR-10, MACs."""
     rows = json.loads(path.read_text(encoding="utf-8"))
     names = sorted(rows)
     return Arrays(
@@ -82,10 +83,11 @@ def nasbench201(runs: Path, indices: Path, latencies: Path) -> Arrays:
     """Reads NAS-Bench-201: 6 edges with 5 operations each, trainings on CIFAR-100, latencies.
 
     Args:
-        runs: Losses in percent and durations of all trainings, network by network. The 2 or 3
-            trainings of a network have the same duration and size, which no neighbour has.
-        indices: Index of each network's text in the order of ``runs`` and ``latencies``.
-        latencies: Milliseconds of each network on a device.
+        runs: Pickle of all trainings, network by network: loss (100 minus the accuracy in percent),
+            duration and size. The 2 or 3 trainings of a network have the same duration and size,
+            and the next network has others.
+        indices: File with the index of each network, by its text, in ``runs`` and ``latencies``.
+        latencies: File with the milliseconds of each network on a device.
     """
     import torch
 
@@ -100,8 +102,8 @@ def nasbench201(runs: Path, indices: Path, latencies: Path) -> Arrays:
             "files of SOURCES, which describe 15,625 each"
         )
     scores = np.full((len(groups), max(groups)), np.nan)
-    first = np.arange(max(groups)) < np.array(groups)[:, None]
-    scores[first] = 100 - table["loss"]
+    is_run = np.arange(max(groups)) < np.array(groups)[:, None]
+    scores[is_run] = 100 - table["loss"]
     texts = sorted(index, key=lambda text: index[text])
     return Arrays(np.array([_operations(text) for text in texts]), scores, cost)
 
@@ -132,9 +134,9 @@ def accel(archive: Path, *seeds: Path) -> Arrays:
     """Reads Accel-NASBench: 7 MnasNet blocks, one training on ImageNet, latency on a ZCU102.
 
     Args:
-        archive: Archive with one json file per network. Those without a latency are left out.
-        seeds: Tables of the same networks with one training each, whose differences give the
-            noise.
+        archive: Archive with one json file per network. Networks without a latency are left out.
+        seeds: Csv files, each with one training of the same networks. The noise is computed from
+            the differences between them.
     """
     rows = []
     with tarfile.open(archive) as tar:
@@ -162,7 +164,7 @@ def _blocks(architecture: dict[str, Any]) -> list[int]:
 
 
 def _top1(path: Path) -> dict[tuple[str, ...], float]:
-    """Returns the accuracy (column 4) of each architecture (columns 9 and later)."""
+    """Returns the accuracy (column 4, from 0) of each architecture (columns 9 and later)."""
     with path.open(encoding="utf-8", newline="") as file:
         return {tuple(row[9:]): float(row[4]) for row in csv.reader(file)}
 
@@ -307,7 +309,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("name", choices=tuple(SOURCES), help="table to read")
-    parser.add_argument("files", nargs="+", type=Path, help="published files, in their order")
+    parser.add_argument("files", nargs="+", type=Path, help="its published files, as in SOURCES")
     arguments = parser.parse_args()
     path = write(arguments.name, arguments.files)
     arrays = read(arguments.name)

@@ -2,8 +2,9 @@
 
     python -m projects.search_quality.ranking
 
-Ranks are those among the methods that have the seeds of the default; the dear ones with fewer seeds
-have no rank, and are compared with the default on the seeds that both have.
+The default is JointNAS with its default settings. Ranks are those among the methods with at least
+as many seeds as the default. Methods with fewer seeds have no rank; they are compared with the
+default on the seeds that both have.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ from projects.search_quality.report import (
 
 RESULTS = Path(__file__).with_name("peers.jsonl")
 _QUESTION = (
-    "Is the default the first? By mean regret on the seeds that it shares with each peer. Where it "
-    "is not, the peers follow with their regret, that of the default, and the number of seeds: "
-    "`no` if the interval of a paired difference excludes 0, else `not shown`.\n"
+    "Does the default have the lowest mean regret, on the seeds that it shares with each peer? "
+    "`level`: a peer has the same regret, and none a lower one. `not shown`: a peer has a lower "
+    "regret, but the interval of the paired difference contains 0. `no`: the interval excludes 0. "
+    "These peers follow, each with its regret, that of the default, and the number of shared "
+    "seeds.\n"
 )
 _AGAINST = (
-    "Searches that the default and a peer have in common, over all problems: the share in which "
-    "the default has the lower regret (a tie counts half), and the peer's regret minus its own.\n"
+    "The default against each peer, on the problems and seeds that both have: the share of "
+    "searches in which the default has the lower regret (a tie counts half), and the peer's regret "
+    "minus that of the default.\n"
 )
 _HEAD = [
     *("method", *(str(mark) for mark in MARKS)),
@@ -67,7 +71,7 @@ def regrets_at(runs: Runs, method: str, mark: int) -> dict[int, float]:
 
 
 def wins(runs: Runs, method: str, mark: int) -> str:
-    """Returns in how many common seeds the default has the lower regret, ties counted apart."""
+    """Returns on how many common seeds the default is better, such as ``7 of 10 (1 equal)``."""
     default, peer = (regrets_at(runs, name, mark) for name in (DEFAULT, method))
     gaps = [default[seed] - peer[seed] for seed in sorted(set(default) & set(peer))]
     ties = sum(gap == 0 for gap in gaps)
@@ -76,7 +80,7 @@ def wins(runs: Runs, method: str, mark: int) -> str:
 
 
 def _with_interval(values: Floats) -> str:
-    """Returns the mean with its interval, which one seed does not have."""
+    """Returns the mean with its 95 % interval; a single value has no interval."""
     low, high = interval(values)
     return f"{values.mean():.3f}" + (f" ({low:.3f} to {high:.3f})" if len(values) > 1 else "")
 
@@ -101,9 +105,10 @@ def table(name: str, runs: Runs, cpu: dict[tuple[str, str], float]) -> str:
 
 
 def first(runs: Runs, mark: int) -> str:
-    """Returns whether the default has the lowest mean regret, and the peers that have not more.
+    """Returns whether the default has the lowest mean regret, and the peers that equal or beat it.
 
-    A peer is ahead if the interval of the paired difference lies below 0; one seed has none.
+    A peer is ahead if the interval of its regret minus the default's lies below 0. A single seed
+    has no interval.
     """
     better = []
     for method in (m for m in runs if m != DEFAULT):
@@ -116,7 +121,7 @@ def first(runs: Runs, mark: int) -> str:
     if not better:
         default = list(regrets_at(runs, DEFAULT, mark).values())
         return f"yes, {np.mean(default):.3f}"
-    is_behind = any(not is_level for is_level, _, _ in better)
+    is_behind = any(not is_undecided for is_undecided, _, _ in better)
     word = "no" if is_behind else "not shown" if min(gap for _, gap, _ in better) < 0 else "level"
     return f"{word}: " + "; ".join(text for _, _, text in sorted(better))
 
@@ -137,7 +142,8 @@ def against(problems: dict[str, Runs]) -> str:
     mean rank.
     """
     head = ["peer", "problems", "searches"]
-    head += [f"{what} at {mark}" for what in ("share won", "regret above") for mark in (96, 192)]
+    columns = ("share better", "regret minus default's")
+    head += [f"{column} at {mark}" for column in columns for mark in (96, 192)]
     lines = [_row(head), _rule(head)]
     for method in (m for m in METHODS if m != DEFAULT):
         regrets = {mark: paired(problems, method, mark) for mark in (96, 192)}
@@ -188,13 +194,13 @@ def text_of(rows: list[dict[str, Any]], division: tuple[int, int]) -> str:
 def main() -> None:
     """Writes peers.md next to the results and prints it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the searches")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of finished searches")
     arguments = parser.parse_args()
     rows = finished_runs(arguments.results)
     text = f"# Peers\n\nMade by `ranking.py`; versions: {versions()}. "
     text += "NePS runs in an environment of its own (`peers.txt`).\n\n"
-    text += "Mean regret after so many evaluations with 95 % bootstrap intervals. CPU seconds are "
-    text += "those of one thread for each batch (or part) after the first.\n\n"
+    text += "Mean regret after the stated numbers of evaluations, with 95 % bootstrap intervals. "
+    text += "CPU seconds are those of one thread for each batch (or part) after the first.\n\n"
     divisions = sorted({division_of(row) for row in rows}, reverse=True)
     text += "\n".join(text_of(rows, division) for division in divisions)
     with atomic_write(arguments.results.with_suffix(".md")) as temporary:

@@ -15,6 +15,7 @@ from projects.search_quality.methods import METHODS, PEERS
 
 FOLDER = Path(__file__).parent
 STEP, MARKS = 8, (48, 96, 144, 192)
+"""Evaluations between two regrets of a search, and numbers of evaluations of the tables."""
 DEFAULT = "JointNAS"
 Floats = npt.NDArray[np.float64]
 Runs = dict[str, dict[int, list[float]]]
@@ -22,7 +23,7 @@ Runs = dict[str, dict[int, list[float]]]
 
 
 def by_problem(rows: list[dict[str, Any]]) -> dict[str, Runs]:
-    """Returns the regrets of each problem from the lines of results.jsonl."""
+    """Returns the regrets of each problem from lines such as those of results.jsonl."""
     runs: dict[str, Runs] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         # a search that ran out of candidates keeps its last regret
@@ -40,9 +41,9 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def ranks(runs: Runs, mark: int) -> tuple[dict[str, Floats], int]:
-    """Returns the ranks of the default and the peers for each common seed, and their number.
+    """Returns the ranks of the default and the peers for each common seed, and the number of seeds.
 
-    Peers with fewer seeds than the default are not ranked, because ranks need seeds common to all.
+    A rank compares methods on the same seed, so peers with fewer seeds than the default have none.
 
     Args:
         runs: Regrets of one problem.
@@ -93,7 +94,7 @@ def table(name: str, runs: Runs) -> str:
         verdict(runs, list(ranked)),
     ]
     if variants:
-        parts.append("\n".join([_head("form", "regret above the default's"), *variants]))
+        parts.append("\n".join([_head("variant", "regret minus the default's"), *variants]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,10 +118,12 @@ def verdict(runs: Runs, ranked: list[str]) -> str:
     best = min(peers, key=lambda m: peers[m])
     default = np.array(list(runs[DEFAULT].values())).mean(0)
     reached = np.flatnonzero(default <= peers[best])
-    after = f"after {STEP * (reached[0] + 1)} evaluations" if len(reached) else "not at all"
+    after = f"reaches that of the peer after {STEP * (reached[0] + 1)} evaluations"
+    if not len(reached):
+        after = "does not reach that of the peer"
     return (
         f"Best peer by mean regret at 192: {best} ({peers[best]:.3f}). The default has "
-        f"{default[half]:.3f} at 96 and {default[last]:.3f} at 192; it reaches that peer's {after}."
+        f"{default[half]:.3f} at 96 and {default[last]:.3f} at 192; its regret {after}."
     )
 
 
@@ -164,7 +167,7 @@ def report(rows: list[dict[str, Any]], versions: str) -> None:
     """
     problems = by_problem(rows)
     text = "# Results\n\nMade by `compare.py report`; versions: " + versions + ".\n\n"
-    text += "Mean regret after so many evaluations; in brackets 95 % bootstrap intervals.\n\n"
+    text += "Mean regret after 48 to 192 evaluations; in brackets 95 % bootstrap intervals.\n\n"
     text += "\n".join(table(name, runs) for name, runs in problems.items())
     with atomic_write(FOLDER / "results.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")

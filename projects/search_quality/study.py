@@ -1,4 +1,4 @@
-"""What comparisons of searches at two numbers of evaluations share: command line and table."""
+"""The command line and the table of comparisons of searches after two numbers of evaluations."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison of methods on problems, whose searches are lines of a file.
+    """A comparison of methods on problems; each finished search is a line of a file.
 
     Attributes:
         about: First line of the help text.
         results: File of the finished searches.
         problems: Names of the problems, in the order of the table.
         methods: Names of the methods; ``JointNAS`` is compared with each of the others.
-        at: Two numbers of evaluations after which a search is judged.
-        figure: Name in a row of the figures after these numbers.
+        at: The two numbers of evaluations after which a search is judged.
+        figure: Key of a row whose value has the figures of merit after both numbers of evaluations.
         higher_is_better: Whether the highest figure is the best.
-        shares: Names in a row of shares, in [0, 1], that the table has as further columns.
+        shares: Keys of a row with shares, in [0, 1], which become further columns of the table.
     """
 
     about: str
@@ -46,14 +46,14 @@ class Study:
         head += [f"JointNAS better at {late}", *self.shares, "CPU seconds"]
         lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
         for problem in self.problems:
-            of = {
+            runs_of = {
                 m: {r["seed"]: r for r in rows if (r["problem"], r["method"]) == (problem, m)}
                 for m in self.methods
             }
-            for method, runs in of.items():
+            for method, runs in runs_of.items():
                 if runs:
-                    cells = [f"`{problem}`", method, *self._cells(method, runs, of["JointNAS"])]
-                    lines.append(f"| {' | '.join(cells)} |")
+                    cells = self._cells(method, runs, runs_of["JointNAS"])
+                    lines.append(f"| {' | '.join([f'`{problem}`', method, *cells])} |")
         return "\n".join(lines)
 
     def _cells(self, method: str, runs: dict[int, Row], ours: dict[int, Row]) -> list[str]:
@@ -85,7 +85,7 @@ class Study:
     def _arguments(self) -> argparse.Namespace:
         parser = argparse.ArgumentParser(description=self.about)
         add = parser.add_argument
-        add("do", choices=("run", "report"))
+        add("do", choices=("run", "report"), help="run searches, or print the table of all of them")
         add("--problems", nargs="+", default=list(self.problems), help="problems to run")
         add("--methods", nargs="+", default=list(self.methods), help="methods to run")
         add("--seeds", type=int, default=10, help="searches per problem and method")

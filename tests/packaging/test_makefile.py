@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -98,6 +99,13 @@ def test_what_a_machine_lacks(version: tuple, has_venv: bool, free: float, says:
 
 def test_a_machine_that_lacks_nothing() -> None:
     assert problem((3, 10), True, 8.0, 8.0) == ""
+
+
+def test_the_check_runs_on_old_versions_of_python() -> None:
+    tree = ast.parse((ROOT / "tools" / "check_machine.py").read_text(), feature_version=(3, 6))
+    values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    built_in = ("dict", "list", "set", "tuple")  # not subscriptable before 3.9
+    assert [v.id for v in values if isinstance(v, ast.Name) and v.id in built_in] == []
 
 
 def test_a_full_disk_stops_before_anything_is_made(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def test_trainings_continue_from_the_table(table, tmp_path):
     assert len(log.rows()) == right[..., 0].size + table.noise_losses[..., 0].size
 
 
+def test_only_code_identifies_a_training():
+    code = make_table._code(make_table.Log.rows)
+    assert "self . _path . read_text" in code
+    assert "finished" not in code  # the docstring
+
+
 def test_a_search_of_the_table_beats_random_search(table, problem):
     search = JointNAS(
         table.space,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-# Page -> (title, modules)
+# Name of the page -> (title, modules)
 PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fbnetv3": ("fbnetv3", ("fbnetv3",)),
     "arch": ("Architectures and their cost", ("fbnetv3.arch", "fbnetv3.arch.latency")),

@@ -37,7 +37,9 @@ _OF_DETECTRON2 = {
     "SOLVER.WARMUP_FACTOR": "learning rate of the first step relative to the peak",
     "SOLVER.WEIGHT_DECAY": "weight decay of weights",
     "SOLVER.WEIGHT_DECAY_NORM": "weight decay of batch norm's parameters",
-    "SOLVER.WEIGHT_DECAY_BIAS": "weight decay of biases; None: that of weights",
+    "SOLVER.WEIGHT_DECAY_BIAS": (
+        "weight decay of biases; None: that of norms for classifiers, of weights for detectors"
+    ),
     "SOLVER.AMP.ENABLED": "train in mixed precision",
     "SOLVER.CLIP_GRADIENTS.ENABLED": "clip gradients",
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "how gradients are clipped; classifiers: norm",
@@ -51,7 +53,7 @@ _OF_DETECTRON2 = {
     "OUTPUT_DIR": "run folder",
     "SEED": "seed of all random numbers",
 }
-"""Meaning of the keys of detectron2 that trainings of classifiers read."""
+"""Meaning of the keys of detectron2 that the page lists."""
 
 
 def page() -> str:
@@ -61,7 +63,7 @@ def page() -> str:
     search = {f"SEARCH.{key}": (value, meaning) for key, (value, meaning) in SEARCH_KEYS.items()}
     rows = [f"| `{key}` | {_code(value)} | {_escape(meaning)} |" for key, (value, meaning) in
             search.items()]  # fmt: skip
-    head = ["## SEARCH", "", "Keys of a search's config, beside those of its trainings.", ""]
+    head = ["## SEARCH", "", "Keys of a search, in addition to those of a training.", ""]
     table = ["| key | default | meaning |", "|---|---|---|", *rows]
     return "\n".join([_HEAD, *sections, *head, *table, ""])
 

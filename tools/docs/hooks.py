@@ -21,7 +21,7 @@ from tools.docs.links import (
 )
 
 OUTSIDE = ("MODEL_ZOO.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
-"""Pages at the top of the repository; those of projects/ and model_zoo/ are added to them."""
+"""Pages at the top of the repository; the site also has those of projects/ and model_zoo/."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

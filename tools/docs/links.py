@@ -1,7 +1,7 @@
-"""Where files of the repository lie in the documentation site, and the links between them.
+"""Paths of the repository's files in the documentation site, and the links between pages.
 
 Pages of ``docs/`` lie at the top of the site; every other file lies below ``repository/`` under its
-path in the repository. So links of the pages work in a checkout and in the site alike.
+path in the repository. Links are rewritten, so that they work in a checkout and in the site.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 
 def place_in_site(path: str) -> str:
-    """Returns the path in the site of a file of the repository; both are relative."""
+    """Returns the path in the site of a file of the repository; both paths are relative."""
     return path.removeprefix(DOCS) if path.startswith(DOCS) else REPOSITORY + path
 
 
@@ -40,7 +40,7 @@ def links_of(text: str, path: str) -> Iterator[str]:
 
 
 def with_site_links(text: str, path: str) -> str:
-    """Returns the Markdown of a page with the links that lead to the same files in the site.
+    """Returns the Markdown of a page, with links that lead to the same files in the site.
 
     Args:
         text: Markdown of the page.

@@ -2,7 +2,7 @@
 
 Constraints apply to costs that are known before a training. For every method, a candidate that
 violates a constraint is discarded and another one is proposed; it does not count as an evaluation.
-The docstring of each method states what it is told of such a candidate.
+The docstring of each method states whether the method is told of infeasible candidates.
 """
 
 from __future__ import annotations
@@ -67,4 +67,4 @@ METHODS: dict[str, Maker] = {
 OURS: Sequence[str] = [name for name in METHODS if name.startswith("JointNAS")]
 PEERS: Sequence[str] = [name for name in METHODS if name not in OURS]
 OF_PEERS_TXT: Sequence[str] = list(METHODS)[list(METHODS).index("HEBO") :]
-"""Peers whose packages ``peers.txt`` lists; the extra ``peers`` has those of the others."""
+"""Peers whose packages ``peers.txt`` lists; the packages of the others are the extra ``peers``."""

@@ -26,12 +26,12 @@ from projects.search_quality.problem import Configs, Floats, Problem
 
 
 class AxClient:
-    """Ax's client in batches.
+    """Ax's ``Client``, asked for batches.
 
-    The cost is an outcome with a constraint, whose model Ax fits as it does for the score. An
-    infeasible proposal is completed with its cost alone. Ax is asked for others twice, and random
-    candidates fill the rest of a batch. The first batch consists of Ax's initial points: its
-    ``allow_exceeding_initialization_budget``, since by default Ax wants scores after five.
+    The cost is an outcome with a constraint; Ax fits a model to it, as to the score. Ax is told the
+    cost of infeasible proposals, without a score. It is asked at most three times for a batch;
+    random candidates fill the rest. ``allow_exceeding_initialization_budget`` lets the first batch
+    consist of Ax's initial points; by default, Ax needs scores after five.
     """
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
@@ -75,7 +75,7 @@ class AxClient:
         return configs
 
     def _costs(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the cost of a configuration as Ax's data, without noise."""
+        """Returns the cost of a configuration as an outcome of Ax with standard error 0."""
         if self._limit is None:
             return {}
         return {self._limit[0]: (float(costs_of(self._problem, [config])[0]), 0.0)}
@@ -87,7 +87,7 @@ class AxClient:
 
 
 def _description(parameter: Parameter) -> Any:
-    """Returns Ax's description of a variable; all but continuous ones are levels."""
+    """Returns Ax's description of a variable: a real range if continuous, else its levels."""
     from ax import ChoiceParameterConfig, RangeParameterConfig
 
     name, size = parameter.name, parameter.size

@@ -1,6 +1,7 @@
 """BoTorch with the models and the acquisition that its documentation recommends for noisy scores.
 
-Symbols: X are the evaluated points, Y their scores, C their costs, of which at most c is allowed.
+Symbols: Y are the scores of the evaluated points, C the costs of all proposed points, and c is the
+upper limit of the cost.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from projects.search_quality.problem import Configs, Floats, Problem
 class BoTorch:
     """qLogNEI, maximised by ``optimize_acqf_mixed_alternating`` with its defaults, in batches.
 
-    The model is a ``SingleTaskGP``, or a ``MixedSingleTaskGP`` if there are choices. The cost has a
-    model of its own and is an outcome constraint of the acquisition function; it is fitted to the
-    infeasible proposals, too. BoTorch is asked for others twice, and random candidates fill the
-    rest of a batch. The first batch is random.
+    The model is a ``SingleTaskGP``, or a ``MixedSingleTaskGP`` if there are choices. A second model
+    predicts the cost, for an outcome constraint of the acquisition function; this model is fitted
+    to the costs of infeasible proposals, too. Under a constraint, the acquisition function is
+    maximised at most three times for a batch; random candidates fill the rest. The first batch (or
+    the first part of it) is random.
     """
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
@@ -61,7 +63,7 @@ class BoTorch:
         return configs + random_configs(self._problem, count - len(configs), self._random)
 
     def _proposals(self, count: int, pending: Configs) -> Configs:
-        """Returns maximisers of qLogNEI, one after the other, given pending ones."""
+        """Returns ``count`` maximisers of qLogNEI, chosen in turn, given pending candidates."""
         import torch
         from botorch.acquisition.logei import qLogNoisyExpectedImprovement
         from botorch.acquisition.objective import GenericMCObjective
@@ -88,7 +90,7 @@ class BoTorch:
         return [self._config(point) for point in points.tolist()]
 
     def _model(self, x: Any) -> Any:
-        """Returns the fitted model of Y, and with a constraint also that of C - c, standardised."""
+        """Returns the model of standardised Y; with a constraint, also that of (C - c) / std(C)."""
         import torch
         from botorch.models import ModelListGP
 
@@ -122,7 +124,7 @@ class BoTorch:
         return torch.tensor([[0.0] * len(upper), upper], dtype=torch.float64)
 
     def _dimensions(self) -> dict[str, dict[int, list[float]]]:
-        """Returns the values of the dimensions that are not continuous."""
+        """Returns the allowed values of the dimensions that are not continuous."""
         ordered, choices = {}, {}
         for i, p in enumerate(self._parameters):
             if not p.is_ordered:

@@ -23,11 +23,10 @@ from projects.search_quality.problem import Configs, Floats, Problem
 
 
 class Hebo:
-    """HEBO in batches.
+    """HEBO, asked for batches.
 
-    It has no constraints on costs: it is not told of infeasible proposals, is asked for others
-    twice, and random candidates fill the rest of a batch; it learns their scores like those of its
-    proposals.
+    HEBO has no constraints on costs, and is not told of infeasible proposals. It is asked at most
+    three times for a batch; random candidates fill the rest, and HEBO is told their scores, too.
     """
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
@@ -65,7 +64,7 @@ class Hebo:
 
 
 def _description(parameter: Parameter) -> dict[str, Any]:
-    """Returns HEBO's description of a variable; all but continuous ones are levels."""
+    """Returns HEBO's description of a variable: a real range if continuous, else its levels."""
     name = parameter.name
     if isinstance(parameter, FloatRange) and is_continuous(parameter):
         kind = "pow" if parameter.log else "num"

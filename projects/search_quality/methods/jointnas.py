@@ -19,8 +19,8 @@ class Ours:
         problem: Problem to solve.
         seed: Random seed of the search.
         budget: Number of evaluations, and sizes of batches.
-        fixed: Part that keeps its usual values, ``architecture`` or ``recipe``. None searches all.
-        finalists: Number of evaluations of stage 2, which are the last ones.
+        fixed: ``architecture`` or ``recipe`` to search the other part alone. None searches both.
+        finalists: Wanted number of finalists of stage 2, which are evaluated last.
         options: Further arguments of JointNAS.
     """
 
@@ -37,7 +37,7 @@ class Ours:
         rounds, size, finalists = _schedule(budget.total, budget.batch, finalists)
         space = problem.space if fixed is None else problem.fixed(fixed)
         feasible = FeasibleSpace(Costs(space, problem.statistics), tuple(problem.constraints))
-        # one part of a small grid may have fewer candidates than a batch
+        # with a fixed part, a small grid may have fewer candidates than a batch
         pool = feasible.sample(budget.batch, seed)
         self._search = JointNAS(
             space,
@@ -64,8 +64,8 @@ class Ours:
 def _schedule(total: int, batch: int, finalists: int) -> tuple[int, int, int]:
     """Returns the number and size of the batches, and the number of finalists of stage 2.
 
-    The batches give up a few candidates each for the finalists where these then are the wanted
-    number, and else one or more whole batches.
+    Each batch becomes smaller by the same number of candidates, if this makes room for exactly the
+    wanted finalists. Otherwise, finalists take the place of one or more whole batches.
 
     Args:
         total: Number of evaluations.

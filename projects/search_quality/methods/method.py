@@ -1,4 +1,8 @@
-"""What all search methods have in common: batches of proposals, and the variables of a problem."""
+"""The interface of search methods, and conversions of configurations for the peers.
+
+A peer is a method of another library, or a textbook method such as random search. Most libraries
+get continuous variables as values, and all other variables as levels (indices of their values).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from fbnetv3.search.space.space import SearchSpace
 from projects.search_quality.problem import Configs, Floats, Problem, random_levels
 
 ROUNDS = 3
-"""Number of times a method that proposes whole batches is asked to fill one."""
+"""Number of times that a peer is asked for proposals to fill one batch."""
 
 
 class Method(Protocol):
@@ -30,12 +34,12 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """Evaluations of a search, and after how many of them it is told the scores.
+    """Number of evaluations of a search, and their division into batches.
 
     Attributes:
         total: Number of evaluations.
         batch: Number of evaluations per batch.
-        parts: Number of parts of the first batch, which are asked for and told one after another.
+        parts: Number of parts of the first batch; scores are told after each part.
     """
 
     total: int
@@ -43,7 +47,7 @@ class Budget:
     parts: int = 1
 
     def sizes(self) -> list[int]:
-        """Returns the numbers of evaluations between which scores are told."""
+        """Returns the number of evaluations of each part of the first batch, then of each batch."""
         least, rest = divmod(min(self.batch, self.total), self.parts)
         sizes = [least + (i < rest) for i in range(self.parts)]
         while (left := self.total - sum(sizes)) > 0:
@@ -52,11 +56,11 @@ class Budget:
 
 
 Maker = Callable[[Problem, int, Budget], Method]
-"""Function of a problem, a seed, and the evaluations of the search."""
+"""Function that makes a method from a problem, a random seed and the budget of the search."""
 
 
 def is_continuous(parameter: Parameter) -> bool:
-    """Returns whether a variable has real values rather than few levels."""
+    """Returns whether a variable is a range of real numbers without steps."""
     return isinstance(parameter, FloatRange) and parameter.size == CONTINUOUS_LEVELS
 
 
@@ -66,7 +70,7 @@ def varied(space: SearchSpace) -> list[Parameter]:
 
 
 def config_from(space: SearchSpace, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the configuration for a peer's values.
+    """Returns the configuration that a peer's values stand for.
 
     Args:
         space: Space of the search.

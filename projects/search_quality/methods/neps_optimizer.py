@@ -26,9 +26,9 @@ from projects.search_quality.problem import Configs, Floats, Problem
 class Neps:
     """NePS's ``bayesian_optimization`` through its ask-and-tell interface, in batches.
 
-    An infeasible proposal is reported as a failed one, as documented for configurations that cannot
-    be evaluated. NePS is asked for others twice, and random candidates fill the rest of a batch.
-    The initial design has as many points as the first batch wants.
+    NePS is told that an infeasible proposal failed, as documented for configurations that cannot be
+    evaluated. After at most four requests, random candidates fill the rest of a batch. The initial
+    design is as large as the first batch, or four times as large under a constraint.
     """
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
@@ -40,7 +40,7 @@ class Neps:
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - NePS draws from the global states
         space = neps.SearchSpace({p.name: description(p) for p in varied(problem.space)})
-        # by default as many as there are variables, after which NePS needs a score
+        # the default is one point per variable, and after the initial design NePS needs a score
         initial = budget.sizes()[0] * (ROUNDS + 1 if problem.constraints else 1)
         self._neps = neps.AskAndTell(
             neps.algorithms.bayesian_optimization(space, initial_design_size=initial)
@@ -52,7 +52,7 @@ class Neps:
     def ask(self, count: int) -> Configs:
         self._waiting, configs = [], []
         for _ in range(ROUNDS + 1):
-            # the initial design comes as a whole, also where fewer candidates are asked for
+            # NePS may return more trials than asked for, such as the whole initial design
             while len(configs) < count and self._proposed:
                 trial = self._proposed.pop(0)
                 config = config_from(self._problem.space, dict(trial.config))
@@ -78,7 +78,7 @@ class Neps:
 
 
 def description(parameter: Parameter) -> Any:
-    """Returns NePS's description of a variable; all but continuous ones are levels."""
+    """Returns NePS's description of a variable: a real range if continuous, else its levels."""
     import neps
 
     if isinstance(parameter, FloatRange) and is_continuous(parameter):

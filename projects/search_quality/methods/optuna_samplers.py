@@ -13,12 +13,16 @@ from fbnetv3.search.space.space import SearchSpace
 from projects.search_quality.methods.method import Budget
 from projects.search_quality.problem import Configs, Floats, Problem, random_levels
 
-_MAX_REFUSED = 20
-"""Infeasible proposals per requested trial after which infeasible ones become random candidates."""
+_MAX_PRUNED = 20
+"""Pruned proposals per requested candidate after which random candidates fill the batch."""
 
 
 class Optuna:
-    """One of Optuna's samplers, for which infeasible trials are pruned trials."""
+    """One of Optuna's samplers, asked for batches; infeasible proposals become pruned trials.
+
+    After too many of them, a random candidate is evaluated in place of each infeasible proposal,
+    and its score is told for the trial of that proposal.
+    """
 
     def __init__(self, sampler: Any, problem: Problem, seed: int) -> None:
         import optuna
@@ -34,16 +38,16 @@ class Optuna:
     def ask(self, count: int) -> Configs:
         from optuna.trial import TrialState
 
-        self._waiting, configs, refused = [], [], 0
+        self._waiting, configs, pruned = [], [], 0
         while len(configs) < count:
             trial = self._study.ask(self._distributions)
             config = snapped(self._problem.space, trial.params)
             allowed = self._problem.allowed(self._problem.space.levels([config]))[0]
-            if allowed or refused >= _MAX_REFUSED * count:
+            if allowed or pruned >= _MAX_PRUNED * count:
                 self._waiting.append(trial)
                 configs.append(config if allowed else self._random_config())
             else:
-                refused += 1
+                pruned += 1
                 self._study.tell(trial, state=TrialState.PRUNED)
         return configs
 
@@ -56,7 +60,7 @@ class Optuna:
 
 
 def distribution(parameter: Any) -> Any:
-    """Returns the distribution of Optuna for a variable."""
+    """Returns Optuna's distribution of a variable; choices are drawn as indices of their values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, IntRange):
@@ -70,7 +74,12 @@ def distribution(parameter: Any) -> Any:
 
 
 def snapped(space: SearchSpace, params: dict[str, Any]) -> dict[str, Any]:
-    """Returns the configuration for Optuna's values: indices of choices, and unrounded floats."""
+    """Returns the configuration for the parameters of an Optuna trial.
+
+    Args:
+        space: Space of the search.
+        params: Value of each range (not rounded to its step) and index of each choice, by name.
+    """
     config = {}
     for p in space.parameters:
         value = params[p.name]

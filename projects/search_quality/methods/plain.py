@@ -1,4 +1,7 @@
-"""Random search, Sobol points, regularised evolution and a random forest."""
+"""Random search, Sobol points, regularised evolution and a random forest.
+
+These methods discard infeasible candidates themselves, before they propose a batch.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,8 @@ class Sobol:
 class Evolution:
     """Regularised evolution (Real et al., 2019) in batches.
 
-    The population is one batch instead of the paper's 100, which would be half of the budget;
-    tournaments have 10 candidates.
+    The population has the size of one batch instead of the paper's 100, which would be half of the
+    usual budget; tournaments have 10 candidates.
     """
 
     _SAMPLE = 10
@@ -86,8 +89,8 @@ class Evolution:
 class Forest:
     """scikit-learn's random forest with its default settings, and expected improvement.
 
-    Expected improvement is maximised over random candidates and mutants of the best ones. The
-    predicted variance is that between the trees, as in SMAC.
+    A batch consists of the candidates with the highest expected improvement among random candidates
+    and mutants of the best ones. The predicted variance is that between the trees, as in SMAC.
     """
 
     _RANDOM, _MUTANTS, _PARENTS = 2000, 2000, 16

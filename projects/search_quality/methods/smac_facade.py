@@ -11,7 +11,10 @@ from projects.search_quality.problem import Configs, Floats, Problem
 
 
 class Smac:
-    """SMAC3's facade for hyperparameters with its defaults, in batches."""
+    """SMAC3's ``HyperparameterOptimizationFacade`` with its defaults, asked for batches.
+
+    SMAC3 is not told of infeasible proposals, which it does not repeat.
+    """
 
     def __init__(self, problem: Problem, seed: int, budget: Budget) -> None:
         import logging
@@ -32,7 +35,7 @@ class Smac:
             seed=seed,
             output_directory=Path(self._folder.name),
         )
-        # a quarter of the total, which is the default for scenarios with that many trials
+        # a quarter of the trials, as by default for a scenario of ``budget.total`` trials
         design = HyperparameterOptimizationFacade.get_initial_design(
             scenario, n_configs=budget.total // 4, max_ratio=1.0
         )

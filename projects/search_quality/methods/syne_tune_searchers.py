@@ -21,12 +21,14 @@ from projects.search_quality.methods.method import (
 )
 from projects.search_quality.problem import Configs, Floats, Problem
 
-_MAX_REFUSED = 20
-"""Infeasible proposals per requested one after which random candidates fill the batch."""
+_MAX_PROPOSALS = 20
+"""Number of proposals per requested candidate after which random candidates fill the batch."""
 
 
 class SyneTune:
-    """A searcher of Syne Tune in batches; it is not told of infeasible proposals.
+    """A searcher of Syne Tune, asked for batches; it is not told of infeasible proposals.
+
+    Random candidates fill a batch after too many infeasible proposals.
 
     Args:
         searcher: Searcher that minimises.
@@ -42,7 +44,7 @@ class SyneTune:
 
     def ask(self, count: int) -> Configs:
         self._waiting, configs = [], []
-        for _ in range(_MAX_REFUSED * count):
+        for _ in range(_MAX_PROPOSALS * count):
             values = self._searcher.suggest()
             config = config_from(self._problem.space, values)
             if is_feasible(self._problem, config):
@@ -65,7 +67,7 @@ def domains(problem: Problem) -> dict[str, Any]:
 
 
 def _domain(parameter: Parameter) -> Any:
-    """Returns Syne Tune's domain of a variable; all but continuous ones are levels."""
+    """Returns Syne Tune's domain of a variable: a real range if continuous, else its levels."""
     from syne_tune.config_space import choice, loguniform, randint, uniform
 
     if isinstance(parameter, FloatRange) and is_continuous(parameter):
