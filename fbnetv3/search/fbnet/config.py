@@ -156,7 +156,7 @@ def _check_sampling(name: str) -> None:
 
 
 def _check_direction(node: CfgNode) -> None:
-    """Raises a SearchError if ``train`` cannot return the scores that a search looks for."""
+    """Raises a SearchError if the evaluator ``train`` does not fit the objectives or direction."""
     names = _objective_names(node)
     if names and SCORE not in names and node.EVALUATOR == "train":
         raise SearchError(

@@ -33,9 +33,9 @@ def open_training_set(cfg: CfgNode) -> ImageDataset:
 def num_classes_from_config(cfg: CfgNode) -> int:
     """Returns the number of classes for which the costs of candidates are computed.
 
-    This is SEARCH.FINAL_CLASSES, the number of classes of the final networks, unless it is 0. It is
-    0 if candidates have as many classes, and in runs of earlier versions, which lack this key: the
-    costs are then those for the number of classes of the candidates.
+    This is SEARCH.FINAL_CLASSES, the number of classes of the final networks. If it is 0, this is
+    the number of classes of the candidates: the final networks have as many, or an earlier version,
+    which lacked the key, started the run.
 
     Raises:
         FBNetError: The number depends on the training set, which cannot be opened.

@@ -262,14 +262,14 @@ def final_training(search_cfg: CfgNode, training_cfg: CfgNode) -> CfgNode:
 
 
 def check_final(space: FBNetSpace, final: Sequence[Any]) -> None:
-    """Checks that SEARCH.FINAL sets neither the resolution nor a detector's field of the space.
+    """Checks that SEARCH.FINAL does not set a resolution or detector field that the space sets.
 
     Args:
         space: Space of the search.
         final: SEARCH.FINAL: KEY, VALUE, ...
 
     Raises:
-        SearchError: SEARCH.FINAL sets such a key; the message names it.
+        SearchError: SEARCH.FINAL sets the key of such a field; the message names it.
     """
     searched = {FIELDS[name].key: f"detector {name}" for name in space.detector}
     if space.sets_resolution:

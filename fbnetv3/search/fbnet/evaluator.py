@@ -143,10 +143,10 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
 
 
 def steps_per_epoch(cfg: CfgNode) -> int:
-    """Returns how many of the steps by which scores are reported make an epoch.
+    """Returns the number per epoch of the unit in which a training counts the times of its scores.
 
-    Scores are reported by epochs, so that the number is 1, or by iterations for a detector that is
-    not scored after whole epochs (see :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`).
+    The unit is the epoch, so that the number is 1, or the iteration for a detector that is not
+    scored after whole epochs (see :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`).
     """
     if not counts_iterations(cfg):
         return 1
@@ -186,7 +186,7 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
 def _train(
     cfg: CfgNode, log: Path, max_epochs: float | None, on_eval: Any, on_save: Any, search: str
 ) -> None:
-    """Trains with standard error redirected to a log; a signal that stops it interrupts.
+    """Trains with standard error redirected to a log.
 
     Raises:
         KeyboardInterrupt: A signal has stopped the training.

@@ -64,7 +64,7 @@ def evolve_winners(
 
 
 def _name(setup: SearchSetup, bounds: Sequence[Constraint]) -> str:
-    """Returns the name of a winner, which no winner that the search itself writes has."""
+    """Returns a name for a winner that differs from those of the search's own budgets."""
     name = winner_name(bounds)
     is_taken = name in {winner_name([budget]) for budget in budgets_from_config(setup.cfg)}
     return f"{name}_evolved" if is_taken else name

@@ -23,7 +23,10 @@ from fbnetv3.user_code import UserCode
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "timm")
 _TIMED, _LONG = 32, 60.0
-"""Number of networks after which the remaining time is estimated, and seconds of it that warn."""
+"""Number of networks after which the remaining time is estimated.
+
+The second number is the remaining time, in seconds, above which a warning is logged.
+"""
 _SAVE_EVERY = 200
 """Number of networks that are counted between two writes of the file, at most."""
 

@@ -94,7 +94,7 @@ class JointNASSampler(BaseSampler):
         self._intersection = IntersectionSearchSpace()
         self._mutex = threading.Lock()
         self._handed: dict[int, dict[str, Any]] = {}  # params by the number of a running trial
-        self._waiting: list[dict[str, Any]] = []  # chosen, but not sampled yet; first to last
+        self._waiting: list[dict[str, Any]] = []  # chosen samples that no trial has yet
         self._waiting_for: dict[str, BaseDistribution] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
 
 class KnownArchitectures:
-    """A set of architectures: combinations of levels of the part ``architecture``'s variables.
+    """A set of architectures, each with a level for every variable of the part ``architecture``.
 
     Args:
         space: Space of the candidates.

@@ -32,7 +32,7 @@ class Reach:
     Attributes:
         low: Smallest value that a short evolution reached; without an evolution, for statistics
             that take long, the smallest value in the probe.
-        high: Largest value, likewise.
+        high: Largest value that a short evolution reached, or in the probe.
         acceptance: Share of the probed candidates that meet the constraint, in [0, 1].
     """
 
