@@ -139,7 +139,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVOLUTION.TOP": (40, "Candidates that survive a generation (K)."),
     "EVOLUTION.EPSILON": (
         1e-6,
-        "Smallest gain that counts as progress, in interquartile ranges of the first generation.",
+        "Gain above which a generation is progress, in interquartile ranges of the first one.",
     ),
     "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
     "EVOLUTION.CROSSOVER_FITNESS": (

@@ -39,8 +39,8 @@ class FBNetSpace(TableSpace):
     """A space of (FBNet, recipe) pairs.
 
     Args:
-        table: Content of the space's yaml. Without ``rows``, only the recipe is searched, for the
-            architecture of the search's config.
+        table: Content of the space's yaml. Without ``rows``, candidates have the architecture of
+            the search's config.
         fixed: Mapping from variable to its fixed value; see SEARCH.FIX. If None, no variable is
             fixed.
 
@@ -86,7 +86,7 @@ class FBNetSpace(TableSpace):
 
     @property
     def has_architecture(self) -> bool:
-        """Whether the table has rows. Otherwise, only the recipe is searched."""
+        """Whether the table has rows. If not, candidates have the architecture of the config."""
         return bool(self._rows)
 
     @property
@@ -143,7 +143,7 @@ class FBNetSpace(TableSpace):
     def network_keys(
         self, config: Mapping[str, Any], num_classes: int, arch_file: Path
     ) -> dict[str, Any]:
-        """Returns the config keys of a candidate's network; {} if only the recipe is searched.
+        """Returns the config keys of a candidate's network; {} if the table has no rows.
 
         Args:
             config: Value by variable.
@@ -184,7 +184,7 @@ class FBNetSpace(TableSpace):
                 left out.
 
         Returns:
-            The function. None if only the recipe is searched: all candidates then cost the same.
+            The function. None if the table has no rows: all classifiers then cost the same.
 
         Raises:
             SearchError: ``num_classes`` is not a whole number above 0.

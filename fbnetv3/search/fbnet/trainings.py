@@ -45,9 +45,10 @@ def candidate_training(
 
 
 def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> CfgNode:
-    """Returns the config of a winner's training on all data, with the changes of SEARCH.FINAL.
+    """Returns the config of a winner's training, with the changes of SEARCH.FINAL.
 
-    The architecture is written with the number of classes for which its costs were computed.
+    A winner trains on all classes of DATASETS.TRAIN, and no images are held out. The architecture
+    is written with the number of classes for which its costs were computed.
 
     Args:
         setup: Config and space of the search.

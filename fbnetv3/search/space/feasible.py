@@ -70,8 +70,8 @@ class FeasibleSpace:
         """Returns the part of this space that also meets further constraints.
 
         Raises:
-            SearchError: A constraint is on an unknown statistic or contradicts another one, or two
-                of the further constraints have the same bound.
+            SearchError: A constraint is on an unknown statistic or contradicts another one, or the
+                further constraints have two lower or two upper bounds on a statistic.
         """
         self.costs.check(constraints)
         part = self
