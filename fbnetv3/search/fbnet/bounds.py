@@ -20,7 +20,7 @@ def parse_constraint(text: str) -> Constraint:
     """Reads ``4e8 <= macs <= 8e8``, ``macs <= 8e8`` or ``macs >= 4e8``.
 
     Raises:
-        SearchError: The text has none of these forms.
+        SearchError: The text has none of these forms, or the lower bound is above the upper one.
     """
     for pattern, fields in _CONSTRAINT_PATTERNS:
         match = pattern.fullmatch(str(text).strip())

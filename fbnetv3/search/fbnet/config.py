@@ -1,4 +1,4 @@
-"""What a search's config describes: space, constraints, settings, executor, result keys."""
+"""What a search's config describes: its space, settings and executor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.executors.base import Executor, InProcess
 from fbnetv3.search.executors.local import LocalWorkers
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
-from fbnetv3.search.fbnet.keys import (
-    AUTO_KEYS,
-    get_search_cfg,
-)
+from fbnetv3.search.fbnet.keys import AUTO_KEYS, get_search_cfg
 from fbnetv3.search.fbnet.mirror import is_uri
 from fbnetv3.search.fbnet.placement import AUTO, placement_from_config
 from fbnetv3.search.fbnet.rungs import rungs_from_config
@@ -49,8 +46,8 @@ def space_from_config(cfg: CfgNode) -> TableSpace:
 class SearchSetup:
     """A search's config together with its space, which is built once per process.
 
-    It is pickled as config text and imported code: each worker rebuilds the space once, and equal
-    searches give equal pickles.
+    A setup is pickled as the text of its config and the imported code: each worker rebuilds the
+    space once, and equal searches give equal pickles.
 
     Args:
         cfg: Config of a search; it is copied, and the copy is frozen.
@@ -136,7 +133,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
 
 
 def _check_latency(node: CfgNode, bounded: list[str]) -> None:
-    """Raises a SearchError if latencies are bounded, or an objective, without their table."""
+    """Raises a SearchError if a bound or an objective is on latencies, but there is no table."""
     if not node.LATENCY_TABLE and LATENCY in (*bounded, *_objective_names(node)):
         kind = "a constraint" if LATENCY in bounded else "an objective"
         raise SearchError(
@@ -159,7 +156,7 @@ def _check_sampling(name: str) -> None:
 
 
 def _check_direction(node: CfgNode) -> None:
-    """Raises a SearchError if a search would look for the lowest accuracy, or for other scores."""
+    """Raises a SearchError if the evaluator ``train`` does not fit the objectives or direction."""
     names = _objective_names(node)
     if names and SCORE not in names and node.EVALUATOR == "train":
         raise SearchError(
@@ -239,7 +236,8 @@ def _ray(cfg: CfgNode) -> Executor:
 def _cpus_of_candidate(cfg: CfgNode) -> int:
     """Returns the threads and data-loader workers of a candidate.
 
-    On a private cluster they are at most the cores of this machine, so that one candidate fits.
+    On a cluster that this process starts, they are at most the cores of this machine, so that one
+    candidate fits.
     """
     placement = placement_from_config(cfg)
     loaders = cfg.DATALOADER.NUM_WORKERS if placement.loaders is None else placement.loaders
@@ -297,9 +295,10 @@ def _check_storage(key: str, url: str) -> None:
     try:
         parsed = make_url(url)
     except ArgumentError:
+        empty = "search.db in OUTPUT_DIR" if key == "STORAGE" else "no warm start"
         raise SearchError(
             f"SEARCH.{key}={url!r} is not a URL; allowed: postgresql://HOST/DATABASE, "
-            "sqlite:///FILE and the like, or '' for search.db in OUTPUT_DIR"
+            f"sqlite:///FILE and the like, or '' for {empty}"
         ) from None
     if parsed.password:
         raise SearchError(

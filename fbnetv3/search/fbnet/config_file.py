@@ -95,6 +95,6 @@ def _check_locations(cfg: CfgNode, path: Path, exempt: Collection[str]) -> None:
         check_is_local("SEARCH.CANDIDATES", node.CANDIDATES, path, local_path=folder)
     if "SEARCH.RAY.ADDRESS" not in exempt:
         address = node.RAY.ADDRESS
-        # None stands for a network address, which a file may not give; without one, Ray is local.
+        # None stands for a network address, which a file may not give; "" stands for a local Ray.
         place = None if address else ""
         check_is_local("SEARCH.RAY.ADDRESS", address, path, local_path=place)

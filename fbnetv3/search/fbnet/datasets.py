@@ -33,8 +33,9 @@ def open_training_set(cfg: CfgNode) -> ImageDataset:
 def num_classes_from_config(cfg: CfgNode) -> int:
     """Returns the number of classes for which the costs of candidates are computed.
 
-    This is SEARCH.FINAL_CLASSES, the number of classes of the final networks, unless it is 0. For
-    runs of earlier versions, which lack this key, it is the number of classes of the candidates.
+    This is SEARCH.FINAL_CLASSES, the number of classes of the final networks. If it is 0, this is
+    the number of classes of the candidates: the final networks have as many, or an earlier version,
+    which lacked the key, started the run.
 
     Raises:
         FBNetError: The number depends on the training set, which cannot be opened.
@@ -56,8 +57,8 @@ def final_classes(cfg: CfgNode) -> int:
     """Returns SEARCH.FINAL_CLASSES, or the number of classes of DATASETS.TRAIN if it is 0.
 
     Returns:
-        The number of classes. 0 if both SEARCH.FINAL_CLASSES and SEARCH.CLASSES are 0: the
-        classifiers that are searched and the final ones then have the same classes.
+        The number of classes. 0 in a search over classifiers with SEARCH.FINAL_CLASSES and
+        SEARCH.CLASSES of 0: candidates and final networks then have the same classes.
 
     Raises:
         FBNetError: The training set cannot be opened.
@@ -152,8 +153,11 @@ def chance_map(dataset: ImageDataset) -> float:
 def score_name(cfg: CfgNode) -> str:
     """Returns the name of the scores of a search's candidates, with their unit.
 
-    Without its data, a search over classifiers does not know whether images have several labels.
+    The name is ``score`` with a registered evaluator, whose unit is unknown. Without its data, a
+    search over classifiers does not know whether images have several labels.
     """
+    if cfg.SEARCH.EVALUATOR != "train":
+        return "score"
     if is_detector(cfg):
         return "box AP (%)"
     try:
@@ -165,8 +169,7 @@ def score_name(cfg: CfgNode) -> str:
 def counts_iterations(cfg: CfgNode) -> bool:
     """Returns whether the scores of a training are told apart by iterations, not by epochs.
 
-    This is so for detectors with evaluations every TEST.EVAL_PERIOD iterations, or every fraction
-    of an epoch.
+    This is so for detectors unless TEST.EVAL_EPOCHS is a whole number above 0.
     """
     epochs = cfg.TEST.EVAL_EPOCHS
     return is_detector(cfg) and not (epochs > 0 and float(epochs).is_integer())

@@ -51,13 +51,15 @@ def detector_statistics(
             candidate's values replace those of the keys that the space sets.
         num_classes: Number of classes of the data.
         aspect_ratio: Longer side of an image divided by its shorter side.
-        latency: Measured latencies for the statistic ``latency_ms``. If None, it is left out.
+        latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
 
     Returns:
-        The function; None if all candidates have the same architecture.
+        The function. None if the space has neither rows nor a resolution, and no variable for the
+        width of the pyramid or the depth of the head: all candidates then cost the same.
 
     Raises:
-        SearchError: The architecture is searched, but its costs are unknown.
+        SearchError: The function is needed, but the config's detector is no RetinaNet on an FBNet
+            with the levels P3 to P7, so that its costs are unknown.
     """
     parts = ("fpn_channels", "head_convs")
     varies = space.has_architecture or space.sets_resolution
@@ -75,7 +77,7 @@ def detector_statistics(
 
 
 def _check_features(cfg: CfgNode) -> None:
-    """Raises a SearchError if pyramid or head have other levels than P3 to P7."""
+    """Raises a SearchError unless the pyramid is built on C3 to C5, and the head on P3 to P7."""
     for key, value, allowed in (
         ("MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, ["c3", "c4", "c5"]),
         (
@@ -151,7 +153,12 @@ class DetectorStatistics:
     def design(
         self, config: Mapping[str, Any]
     ) -> tuple[Arch, tuple[int, ...], RetinaNetParts, tuple[int, int]]:
-        """Returns a candidate's backbone, its channels c3 to c5, neck and head, and input size."""
+        """Returns what the cost of a candidate depends on.
+
+        Returns:
+            The backbone, the channels (c3, c4, c5) of its feature maps, the sizes of pyramid and
+            head, and the (height, width) of the input in pixels.
+        """
         columns: dict[str, Any] = dict(config)
         arch = trunk(self._space.arch(config)) if self._space.has_architecture else self._arch
         height, width = self.input_size(columns)
@@ -168,18 +175,18 @@ class DetectorStatistics:
         }
 
     def _backbone(self, columns: Mapping[str, np.ndarray], size: tuple[Any, Any]) -> Cost:
-        """Returns the cost of the backbone, extrapolated from those with more layers in each row.
+        """Returns the cost of the backbone, extrapolated from backbones with more layers.
 
         ``FBNetSpace.rows_of`` turns each row of the space into a row for its first layer and one
         for its other layers. A candidate with one layer would have a row of zero layers, which
-        ``count_trunk`` does not accept. The cost is linear in the number of layers: it is twice
-        that with one more layer in each row, less that with two more.
+        ``count_trunk`` does not accept. Since cost is linear in the number of layers n of each row,
+        it is extrapolated: cost(n) = 2 cost(n + 1) - cost(n + 2).
         """
         one, two = (count_trunk(self.rows(columns, extra), size, self._divisor) for extra in (1, 2))
         return one * 2 + two * -1
 
     def rows(self, columns: Mapping[str, np.ndarray], extra: int) -> list[dict[str, Any]]:
-        """Returns the rows of the backbone, with ``extra`` more layers each."""
+        """Returns the rows of the backbone; see :meth:`FBNetSpace.rows_of` for ``extra``."""
         if not self._space.has_architecture:
             return [block.row() for block in self._arch.blocks]  # the same cost for any `extra`
         rows = self._space.rows_of(columns, extra)
@@ -255,10 +262,14 @@ def final_training(search_cfg: CfgNode, training_cfg: CfgNode) -> CfgNode:
 
 
 def check_final(space: FBNetSpace, final: Sequence[Any]) -> None:
-    """Checks that SEARCH.FINAL changes nothing that the space searches in a detector.
+    """Checks that SEARCH.FINAL does not set a resolution or detector field that the space sets.
+
+    Args:
+        space: Space of the search.
+        final: SEARCH.FINAL: KEY, VALUE, ...
 
     Raises:
-        SearchError: It does; the message names the key.
+        SearchError: SEARCH.FINAL sets the key of such a field; the message names it.
     """
     searched = {FIELDS[name].key: f"detector {name}" for name in space.detector}
     if space.sets_resolution:

@@ -19,9 +19,9 @@ class DetectorField:
     """A field of the group ``detector``.
 
     Attributes:
-        key: Config key that it sets.
+        key: Config key that the field sets.
         kind: ``int`` or ``float``.
-        part: ``architecture`` or ``recipe``, the part of a candidate that it belongs to.
+        part: ``architecture`` or ``recipe``, the part of a candidate that the field belongs to.
         low: Smallest allowed value.
         high: Largest allowed value.
     """
@@ -42,7 +42,10 @@ FIELDS = {
     "iterations": DetectorField("SOLVER.MAX_ITER", "int", "recipe", 1),
     "anchor_scale": DetectorField("MODEL.ANCHOR_GENERATOR.SIZES", "float", "recipe", 1e-3, 1e3),
 }
-"""Fields of the group; ``anchor_scale`` multiplies its key, and the others are its value."""
+"""Fields of the group. The config's anchor sizes are multiplied by ``anchor_scale``.
+
+The values of the other fields replace those of their keys.
+"""
 
 
 def read_detector(reader: TableReader, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def read_detector(reader: TableReader, table: Mapping[str, Any]) -> dict[str, An
         table: Content of the space's yaml.
 
     Raises:
-        SearchError: A field is unknown, or a range is invalid.
+        SearchError: The group is not a mapping, a field is unknown, or a range is invalid.
     """
     values = table.get("detector") or {}
     if not isinstance(values, Mapping):
@@ -83,7 +86,7 @@ def check_detector(values: Mapping[str, Any], parameters: Mapping[str, Parameter
         parameters: Variables of the space by name.
 
     Raises:
-        SearchError: A value is not allowed.
+        SearchError: A value has the wrong type or is out of range.
     """
     for name, value in values.items():
         field = FIELDS[name]

@@ -31,11 +31,11 @@ from fbnetv3.search.fbnet.space_conditions import is_active
 from fbnetv3.search.fbnet.space_table import Ref, resolve
 
 _CHANCE_DRAWS = 5
-"""Number of detectors without sight that are drawn to estimate what chance scores."""
+"""Number of random detectors that are drawn to estimate the AP that chance reaches."""
 _STANDARD_DEVIATIONS = 3
+"""Number of standard deviations above the mean AP of these detectors that chance may reach."""
 _BOXES = 100
 """Boxes per image that COCO's evaluation counts."""
-_SIZES = ("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST")
 
 
 def num_detector_classes(cfg: CfgNode, train: str) -> int:
@@ -87,7 +87,10 @@ _Context = tuple[tuple[tuple[str, ...], ...], bool, bool, str]
 
 
 def _context(cfg: CfgNode) -> _Context:
-    """Returns the values by which a data set is opened: DATASETS.COCO and checks of images."""
+    """Returns the values on which a data set depends, in a form that can be a key of a cache.
+
+    They are DATASETS.COCO, DATA.CHECK_IMAGES, DATA.SKIP_BROKEN and the root of the data sets.
+    """
     entries = tuple(tuple(map(str, entry)) for entry in cfg.DATASETS.COCO)
     check, skip = bool(cfg.DATA.CHECK_IMAGES), bool(cfg.DATA.SKIP_BROKEN)
     return entries, check, skip, os.environ.get(DATA_ROOT_ENV, "")
@@ -173,7 +176,7 @@ def chance_ap(cfg: CfgNode, train: str, test: str) -> float:
 def _blind_boxes(
     train_set: CocoDataset, scored: CocoDataset, generator: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Returns the boxes of random training images as detections, up to 100 in each image."""
+    """Returns the boxes of random training images as detections, 100 in each scored image."""
     sources = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
     results = []
     for record in scored.records:
@@ -201,9 +204,9 @@ def _blind_boxes(
 def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the config keys and values of a candidate, besides those of its backbone.
 
-    Keys that the space does not set are left out, so that a detector's recipe keeps the rules of
-    its config, such as lengths in iterations. So is a field of a recipe whose ``when`` does not
-    hold.
+    Keys that the space does not set are left out and keep their values in the config, such as
+    lengths in iterations, which a recipe would state in epochs. A field of the recipe whose
+    ``when`` does not hold is left out, too.
 
     Args:
         cfg: Config of the search.
@@ -227,13 +230,14 @@ def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) 
 
 
 def _matters(name: str, value: Any, space: FBNetSpace, config: Mapping[str, Any]) -> bool:
-    """Returns whether a field applies to a candidate; parts of the architecture always do."""
+    """Returns whether a field applies to a candidate; fields of the architecture always do."""
     if not isinstance(value, Ref) or FIELDS[name].part == "architecture":
         return True
     return is_active(value.name, space.space, config)
 
 
 def _recipe_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config keys and values of a candidate's recipe that differ from the config's."""
     base = recipe_from_config(cfg, iters_per_epoch=1)
     recipe = space.recipe(config, base)
     fields = [f.name for f in dataclasses.fields(Recipe)]

@@ -1,4 +1,4 @@
-"""Trains candidates of an FBNet space and scores them."""
+"""Trains candidates of a search and scores them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fbnetv3.user_code import CallableWithUserCode
 
 _log = logging.getLogger(__name__)
 _SCORES = ("bbox/AP", "val/mAP", "val/top1")
-"""The score of each task, by its name in metrics."""
+"""Names of the tasks' scores among the metrics; each task has one of these."""
 _CHECKPOINTS, _WEIGHTS = "checkpoint_*.pt", "*.safetensors"
 
 
@@ -127,7 +127,7 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
         folder: Parent of the candidates' folders: a path, or a URI.
 
     Raises:
-        SearchError: The name is unknown, or its function returns no function.
+        SearchError: The name is unknown, or the function registered by it returns no function.
     """
     name = setup.cfg.SEARCH.EVALUATOR
     if name not in EVALUATORS:
@@ -143,9 +143,10 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
 
 
 def steps_per_epoch(cfg: CfgNode) -> int:
-    """Returns the unit in which a training's scores are told apart, as a number per epoch.
+    """Returns the number per epoch of the unit in which a training counts the times of its scores.
 
-    It is 1 unless a detector is scored every so many iterations, or every fraction of an epoch.
+    The unit is the epoch, so that the number is 1, or the iteration for a detector that is not
+    scored after whole epochs (see :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`).
     """
     if not counts_iterations(cfg):
         return 1
@@ -163,7 +164,8 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
     """Returns the final score of a training and its scores by epoch so far.
 
     The final score is None if the training has not finished, or if its number of epochs differs
-    from the trial's. A training that has gone beyond the trial's epochs has its score there.
+    from the trial's. With rungs, if a longer part of the training has finished, the final score is
+    the one after the trial's epochs.
     """
     result, scores = _read_json(folder / "result.json"), _read_json(folder / "scores.json")
     if scores is None:
@@ -184,7 +186,11 @@ def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, 
 def _train(
     cfg: CfgNode, log: Path, max_epochs: float | None, on_eval: Any, on_save: Any, search: str
 ) -> None:
-    """Trains with output redirected to a log; a stop by signal raises KeyboardInterrupt."""
+    """Trains with standard error redirected to a log.
+
+    Raises:
+        KeyboardInterrupt: A signal has stopped the training.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     refuse_links_out(log.parent, (log.name,))
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):

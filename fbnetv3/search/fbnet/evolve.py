@@ -19,7 +19,7 @@ from fbnetv3.search.space.encoding import Encoding
 from fbnetv3.search.trial import Trial
 
 _NEIGHBOURS = 3
-
+"""Number of the nearest trials that the facts about a winner list."""
 
 Budget = Constraint | Sequence[Constraint]
 """Bounds that one winner meets in addition to the search's constraints: one, several or none."""
@@ -34,7 +34,7 @@ def evolve_winners(
 ) -> list[Winner]:
     """Runs stage 2 for each budget and writes the candidate with the best predicted score.
 
-    Winners meet the constraints of the search, too.
+    Winners meet the constraints of the search, too, except those to drop.
 
     Args:
         setup: Config and space of the search.
@@ -64,7 +64,7 @@ def evolve_winners(
 
 
 def _name(setup: SearchSetup, bounds: Sequence[Constraint]) -> str:
-    """Returns the name of a winner, apart from those that the search itself writes."""
+    """Returns a name for a winner that differs from those of the search's own budgets."""
     name = winner_name(bounds)
     is_taken = name in {winner_name([budget]) for budget in budgets_from_config(setup.cfg)}
     return f"{name}_evolved" if is_taken else name
@@ -108,7 +108,7 @@ def _is_compatible(constraint: Constraint, bound: Constraint) -> bool:
 
 
 def _nearest(search: JointNAS, candidate: Candidate, trials: list[Trial]) -> list[Trial]:
-    """Returns the trials whose encodings are nearest to a candidate's (Euclidean distance)."""
+    """Returns the 3 trials whose features are nearest to a candidate's (Euclidean distance)."""
     levels = search.space.levels([candidate.config, *(t.config for t in trials)])
     features = Encoding(search.space).encode(levels)
     distance = np.square(features[1:] - features[0]).sum(1)

@@ -24,12 +24,13 @@ from fbnetv3.weights.run_folder import weights_in
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
-    Where a key names the folder of a training, the file is that with its weights.
+    Where a key names the folder of a training, the file with its weights is meant.
 
     Raises:
         SearchError: A file cannot be read.
     """
-    paths = {key: _file_of(Path(get_value(cfg, key))) for key in FILE_KEYS}
+    values = {key: get_value(cfg, key) for key in FILE_KEYS}
+    paths = {key: _file_of(Path(value)) for key, value in values.items() if value}
     try:
         return {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
     except OSError as error:
@@ -77,11 +78,11 @@ def default_values() -> dict[str, Any]:
 
 
 def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
-    """Returns what a candidate's score depends on besides the candidate itself, by key.
+    """Returns the values on which scores and costs depend, besides the candidate itself, by key.
 
-    It contains the keys of the training and of the data that differ from their defaults, and the
-    sha256 of the space's table and of the architecture file. Where and when the search runs is left
-    out.
+    They are the keys of the training and of the data that differ from their defaults, and the
+    sha256 of the space's table, of the architecture file and of the teacher's weights. Where and
+    when the search runs is left out.
 
     Args:
         setup: Config and space of the search.

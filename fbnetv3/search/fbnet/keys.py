@@ -24,7 +24,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "POOL_SIZE": (20_000, "Number of candidates in the quasi-Monte Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),
-    "FIRST_PARTS": (0, "Parts of batch 1; the predictor chooses all but the first; 0: up to 3."),
+    "FIRST_PARTS": (
+        0,
+        "Number of parts of batch 1; the predictor chooses all but the first; 0: up to 3.",
+    ),
     "ITERATIONS": (4, "Number of batches in stage 1 (T); a larger number continues a search."),
     "PREDICTOR": (
         "default",
@@ -33,7 +36,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "PRETRAIN": (True, "Pre-train the architecture encoder on statistics such as MACs."),
     "EARLY_STOP": (
         0.92,
-        "Rank correlation with final scores at which later batches stop training; 0: never.",
+        "Later batches stop at an epoch with this rank correlation to final scores; 0: never.",
     ),
     "EARLY_STOP_OVER": (
         "better_half",
@@ -45,11 +48,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "DIRECTION": (
         "maximize",
-        "'maximize', or 'minimize' for the score of an evaluator of one's own, such as a loss.",
+        "'maximize', or 'minimize' for the score of an evaluator of your own, such as a loss.",
     ),
     "OBJECTIVES": (
         [],
-        "Objectives of a Pareto front, as ['score', '-macs']; - minimises; []: the score alone.",
+        "Objectives of a Pareto front: ['score', '-macs']; - minimises; []: the score alone.",
     ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "FINAL_SEEDS": (1, "Number of trainings of each finalist, with different random seeds."),
@@ -61,7 +64,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         "",
         "Earlier results: folder of a run, URL of an Optuna storage, Optuna's csv, csv of scores.",
     ),
-    "WARM_START_STUDY": ("", "Study of WARM_START's storage; empty: its only one."),
+    "WARM_START_STUDY": ("", "Name of a study in WARM_START; empty: its only study."),
     "STORAGE": (
         "",
         "Optuna storage URL such as postgresql://HOST/DATABASE; empty: search.db in OUTPUT_DIR.",
@@ -74,7 +77,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVALUATOR": ("train", "What scores a candidate: 'train', or a registered name."),
     "WORKERS": (
         0,
-        "Worker processes of 'local'; 0: main process; auto: by the GPUs, or else by the cores.",
+        "Worker processes of 'local'; 0: main process; auto: by the number of GPUs or CPU cores.",
     ),
     "WORKERS_PER_GPU": (1, "Workers on each GPU, if WORKERS is auto; more for small candidates."),
     "THREADS": (1, "CPU threads of each worker; auto: its cores less its data-loader workers."),
@@ -101,7 +104,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "CLASSES": (0, "Number of classes, drawn at random, to train on; 0: all."),
     "FINAL_CLASSES": (
         0,
-        "Number of classes of the final networks, for their costs; 0: that of DATASETS.TRAIN.",
+        "Classes of the final networks, for which costs are counted; 0: all of DATASETS.TRAIN.",
     ),
     "HOLD_OUT": (
         0,
@@ -109,7 +112,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "HOLD_OUT_SAMPLING": (
         "stratified",
-        "How held-out images are drawn: 'stratified' (equal shares of classes), 'random' (paper).",
+        "How held-out images are drawn: 'stratified' by class, or 'random' as in the paper.",
     ),
     "ASPECT_RATIO": (
         1.0,
@@ -136,7 +139,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVOLUTION.TOP": (40, "Candidates that survive a generation (K)."),
     "EVOLUTION.EPSILON": (
         1e-6,
-        "Smallest gain that counts as progress, in interquartile ranges of the first generation.",
+        "Gain above which a generation is progress, in interquartile ranges of the first one.",
     ),
     "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
     "EVOLUTION.CROSSOVER_FITNESS": (
@@ -145,7 +148,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "EVOLUTION.REDRAW": (
         False,
-        "Redraw children that violate a constraint or exist (paper); False: drop these.",
+        "Redraw children that violate a constraint or exist already (paper); False: drop them.",
     ),
 }
 """Default and description of each key below SEARCH."""
@@ -169,8 +172,8 @@ RESUMABLE_KEYS = (
 )
 """Keys whose values may differ when a search is resumed: where and how it runs.
 
-They do not affect its results, but for SEARCH.THREADS, which may change scores by rounding, and
-SEARCH.TIMEOUT, after which a candidate fails.
+They do not affect the results, with two exceptions: SEARCH.THREADS may change scores by rounding,
+and after SEARCH.TIMEOUT a candidate fails.
 """
 EXTENSIBLE_KEYS = ("SEARCH.ITERATIONS",)
 """Keys that may be raised to continue a search; its storage refuses lower values."""
@@ -193,7 +196,7 @@ NON_SCORE_KEYS = (
 )
 """Further keys that do not affect a score: where and how a training runs, and what it writes.
 
-MODEL.DEVICE does by rounding, and on a CPU AMP.DTYPE float16 becomes float32.
+MODEL.DEVICE affects scores only by rounding; on a CPU, AMP.DTYPE float16 becomes float32.
 """
 ADDED_KEYS = (
     *ADDED_TRAINING_KEYS,
@@ -214,13 +217,13 @@ ADDED_KEYS = (
 """Keys that earlier versions lack.
 
 The log of the batches (``log/``) and a candidates' folder are identified by config values. Keys
-listed here are left out of these if they have their default, so that logs and folders of earlier
-versions still match.
+listed here are left out of these values if they have their default, so that logs and folders of
+earlier versions still match.
 """
 FILE_KEYS = ("SEARCH.SPACE", "SEARCH.LATENCY_TABLE", "MODEL.ARCH", "MODEL.TEACHER", "MODEL.WEIGHTS")
 """Keys that may name a file whose content affects the results.
 
-SEARCH.WARM_START is not one of them: the storage keeps the scores that are read from its file.
+SEARCH.WARM_START is not among them: the storage keeps the scores that are read from its file.
 """
 
 

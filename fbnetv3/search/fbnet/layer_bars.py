@@ -17,8 +17,8 @@ def layer_bars(path: Path) -> tuple[LayerBar, ...]:
     """Returns the layers of the network of a config; () if it has no table of layers.
 
     Args:
-        path: Config of a training. One that is missing or damaged has no layers, either: a report
-            needs no drawing.
+        path: Config of a training. If it is missing or damaged, () is returned, since a report can
+            do without the drawing.
     """
     try:
         cfg = get_cfg()
@@ -45,5 +45,6 @@ def _bars(arch: Arch) -> Iterator[LayerBar]:
 
 
 def _kernel(block: Block) -> int:
+    """Returns the side of a block's largest kernel; 1 if the block has no kernel."""
     options = [value for key, value in block.options if key.startswith("k_")]
     return max([block.k or 1, *(value for value in options if isinstance(value, int)), 1])

@@ -28,6 +28,7 @@ from fbnetv3.search.outcome import short
 _PROBES = 32
 """Number of candidates of which at least one must be a network, to find errors before a search."""
 _PROBED_CLASSES = 10
+"""Number of classes of these networks."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class NetworkSpace(TableSpace):
 
     Raises:
         SearchError: The table has an unknown key, or a value or range that is invalid; the network
-            is unknown, does not take an argument, or cannot be built with any of the first values.
+            is unknown or does not take an argument; or none of 32 candidates can be built.
     """
 
     KEYS = ("network", "arguments", "resolution")
@@ -138,7 +139,7 @@ class NetworkSpace(TableSpace):
         """Returns a candidate whose network can be built: a corner of the space, or a random one.
 
         Raises:
-            SearchError: None of some candidates can be built; the message has the first reason.
+            SearchError: None of 32 candidates can be built; the message has the first reason.
         """
         random = np.random.default_rng(0)
         sizes = self.space.sizes
@@ -182,7 +183,7 @@ class NetworkSpace(TableSpace):
             raise SearchError(f"space: arguments: {error}") from None
 
     def named_network(self, config: Mapping[str, Any], num_classes: int) -> NamedNetwork:
-        """Returns the name of a candidate's network, and what else its costs depend on.
+        """Returns a candidate's network as registered statistics are called with it.
 
         Args:
             config: Value by variable.
@@ -221,14 +222,17 @@ class NetworkSpace(TableSpace):
     def statistics(
         self, num_classes: int, latency: LatencyTable | None = None
     ) -> NetworkStatistics | None:
-        """Returns the function that counts the costs of candidates; None: all cost the same.
+        """Returns the function that counts the costs of candidates.
 
         Args:
             num_classes: Number of outputs of the classifier.
-            latency: Must be None: a table has the latencies of the blocks of FBNets.
+            latency: Must be None, since latency tables are for FBNets.
+
+        Returns:
+            The function; None if the space does not search the architecture.
 
         Raises:
-            SearchError: There is a table of latencies.
+            SearchError: ``latency`` is not None.
         """
         if latency is not None:
             raise SearchError(
@@ -240,7 +244,7 @@ class NetworkSpace(TableSpace):
         return NetworkStatistics(self.network_name, self.side, self.costs(num_classes))
 
     def costs(self, num_classes: int) -> NetworkCosts:
-        """Returns the costs of the networks that have been counted so far.
+        """Returns the costs of networks with a number of classes, as far as they were counted.
 
         Args:
             num_classes: Number of outputs of the classifier.

@@ -23,7 +23,10 @@ from fbnetv3.user_code import UserCode
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "timm")
 _TIMED, _LONG = 32, 60.0
-"""Number of networks after which the remaining time is estimated, and the seconds to warn of."""
+"""Number of networks after which the remaining time is estimated.
+
+The second number is the remaining time, in seconds, above which a warning is logged.
+"""
 _SAVE_EVERY = 200
 """Number of networks that are counted between two writes of the file, at most."""
 
@@ -102,12 +105,12 @@ class NetworkCosts:
             _log.warning("%s is damaged and is ignored: costs are counted again", path)
 
     def keep_in(self, path: Path) -> None:
-        """Writes all costs so far, and from now on further ones, to a json file."""
+        """Writes the costs to a json file, now and from now on, whenever there are new ones."""
         self._file = path
         self.save()
 
     def save(self) -> None:
-        """Writes new costs to the file, if there is one."""
+        """Writes all costs to the file, if there is one and some costs are new."""
         if self._file is None or not self._unsaved:
             return
         with atomic_write(self._file) as temporary:
@@ -127,7 +130,7 @@ class NetworkStatistics:
 
     Args:
         name: Function from a candidate's values by variable to the name of its network.
-        side: Function from a candidate's values by variable to the side of its images.
+        side: Function from a candidate's values by variable to the side of its images in pixels.
         costs: Costs by network.
 
     Attributes:
@@ -179,7 +182,8 @@ def _checked(costs: Any) -> dict[str, Cost | str]:
     """Returns the costs of a file.
 
     Raises:
-        ValueError: A value is neither a text nor a list of whole numbers >= 0, one per statistic.
+        ValueError: A value is neither a text nor a list of whole numbers, one per statistic, from 0
+            to 2**53 - 1.
     """
     checked: dict[str, Cost | str] = {}
     for key, value in costs.items():
@@ -194,6 +198,7 @@ def _checked(costs: Any) -> dict[str, Cost | str]:
 
 
 def _version(package: str) -> str:
+    """Returns the version of a package; "" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -23,7 +23,8 @@ def setup_from_config(cfg: CfgNode, folder: RunFolder) -> SearchSetup:
     """Returns the config of a search in a folder, after comparing it with the folder's.
 
     Raises:
-        FBNetError: The config is invalid, or the folder holds a search with another config.
+        FBNetError: The config is invalid, a file or data set that it names cannot be read, or the
+            folder holds a search with another config, other files or other imported code.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -58,7 +59,7 @@ def build_search(
 
     Args:
         setup: Config and space of the search.
-        executor: Executor that runs the trainings; None trains in this process.
+        executor: Executor that runs the trainings; None: they run in this process.
         read_only: Whether to write nothing to the storage, which may be untrusted.
         in_memory: Whether the storage is not opened, and the trials are kept in memory.
 
@@ -84,7 +85,7 @@ def _warm_start(cfg: CfgNode) -> str | StoredStudy | None:
     """Returns the source of the warm start; None: there is none.
 
     Raises:
-        SearchError: SEARCH.WARM_START_STUDY has no effect.
+        SearchError: SEARCH.WARM_START_STUDY is set, but SEARCH.WARM_START can hold no studies.
     """
     source, study = cfg.SEARCH.WARM_START, cfg.SEARCH.WARM_START_STUDY
     if not study:
@@ -113,7 +114,11 @@ def storage_url(cfg: CfgNode) -> str:
 
 
 def plan_lines(setup: SearchSetup, search: JointNAS) -> list[str]:
-    """Returns lines about the space's size, the constraints' ranges and the encoder's quality."""
+    """Returns the lines that a search prints before it trains.
+
+    They are about the space, the pool, the warm start, the data, the costs, the ranges of the
+    constrained statistics and the pre-trained encoder.
+    """
     plan, cfg = search.plan, setup.cfg
     lines = [*setup.space.size_lines(), f"pool: {len(plan.pool)} candidates"]
     if search.warm_start.source:

@@ -20,7 +20,8 @@ class Placement:
     """Workers of a search on this machine, and what each of them uses.
 
     Attributes:
-        workers: Number of worker processes; 0: candidates train in the main process.
+        workers: Number of worker processes; 0: candidates train in the main process, or
+            SEARCH.EXECUTOR is not ``local``.
         threads: CPU threads of each worker.
         loaders: Data-loader workers of each candidate; None: DATALOADER.NUM_WORKERS.
         devices: Values of CUDA_VISIBLE_DEVICES that the workers get in turn; empty: they see the
@@ -89,8 +90,8 @@ def _divided(cfg: CfgNode, share: int | None, *, has_gpu: bool = False) -> tuple
         loaders = None
     if threads == AUTO:
         taken = cfg.DATALOADER.NUM_WORKERS if loaders is None else loaders
-        is_alone = taken != AUTO and share is not None
-        threads = max(1, share - taken) if is_alone else 1
+        has_rest = taken != AUTO and share is not None
+        threads = max(1, share - taken) if has_rest else 1
         if taken == AUTO and not has_gpu:
             threads = share
     if loaders == AUTO:
@@ -105,12 +106,12 @@ def visible_gpus(device: str) -> tuple[str, ...]:
     of MIG devices. No CUDA context is created.
 
     Args:
-        device: MODEL.DEVICE; () is returned for ``cpu``, and for a device with a number, such as
-            ``cuda:1``, on which all candidates train.
+        device: MODEL.DEVICE. () is returned unless it is ``auto`` or ``cuda``: on ``cuda:1``, for
+            example, all candidates train on that GPU.
     """
     if device not in (AUTO, "cuda"):
         return ()
-    import torch  # reading a search's config needs no torch
+    import torch
 
     count = torch.cuda.device_count()
     given = os.environ.get(VISIBLE_DEVICES)
@@ -119,11 +120,11 @@ def visible_gpus(device: str) -> tuple[str, ...]:
 
 
 def placement_lines(cfg: CfgNode, placement: Placement) -> list[str]:
-    """Returns lines of text about a placement: who runs where, and what is idle or overloaded.
+    """Returns lines about a placement: which workers run on which GPUs, what is idle or overloaded.
 
     Args:
         cfg: Config of the search.
-        placement: Its placement on this machine.
+        placement: Placement of the search on this machine.
     """
     loaders = cfg.DATALOADER.NUM_WORKERS if placement.loaders is None else placement.loaders
     each = f"{_count(placement.threads, 'thread')} and {_count(loaders, 'data-loader worker')}"
@@ -131,9 +132,10 @@ def placement_lines(cfg: CfgNode, placement: Placement) -> list[str]:
         return [f"each candidate on the cluster has {each}"]
     gpus = visible_gpus(cfg.MODEL.DEVICE)
     if not placement.workers:
-        idle = f"{len(gpus)} GPUs" if len(gpus) > 1 else ""
-        hint = f", on one of {idle}; SEARCH.WORKERS auto uses all of them" if idle else ""
-        return [f"candidates train one after the other in this process{hint}"] if idle else []
+        if len(gpus) < 2:
+            return []
+        hint = f"on one of {len(gpus)} GPUs; SEARCH.WORKERS auto uses all of them"
+        return [f"candidates train one after the other in this process, {hint}"]
     lines = [f"{_count(placement.workers, 'worker')}, each with {each}{_seats(placement)}"]
     if cfg.SEARCH.WORKERS != AUTO and cfg.SEARCH.WORKERS_PER_GPU != 1:
         lines.append("SEARCH.WORKERS_PER_GPU has no effect, since SEARCH.WORKERS is a number")

@@ -24,7 +24,7 @@ from fbnetv3.training import prepare_task
 def check_trainings(setup: SearchSetup) -> None:
     """Checks the data, sets up a candidate's training and builds the config of a winner.
 
-    The files that this needs are in a temporary folder.
+    Files that are written for these checks are in a temporary folder.
 
     Args:
         setup: Config and space of the search.
@@ -46,10 +46,11 @@ def check_trainings(setup: SearchSetup) -> None:
 def _check_data(cfg: CfgNode) -> None:
     """Checks that the training set has as many classes and images as the search needs.
 
-    The images of a classifier, of both sets, are decoded once; its trials do not repeat that.
+    In a search over classifiers, all images that candidates train or are scored on are decoded
+    here, and not again before each training.
 
     Raises:
-        FBNetError: It has fewer, it cannot be opened, or an image is broken.
+        FBNetError: The training set has fewer, a data set cannot be opened, or an image is broken.
     """
     if is_detector(cfg):
         # imported here, since searches over classifiers need no detectors

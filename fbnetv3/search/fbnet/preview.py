@@ -1,4 +1,4 @@
-"""A preview of a search: its next batch and what it costs, without training or writing anything."""
+"""A preview of a search: its next batch and the cost of training it, without starting the batch."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Length:
 
 @dataclass(frozen=True)
 class SearchPreview:
-    """The next trials of a search, and what they cost.
+    """The next trials of a search, and the lengths of their trainings.
 
     Attributes:
         trials: The trials that would be trained next.
-        lengths: Length of the training of each trial; () if an evaluator of one's own scores them.
+        lengths: Length of the training of each trial; () if SEARCH.EVALUATOR is not ``train``.
         finished: Number of trials that are finished already.
         total: Largest number of trials of the search, the finished ones included.
         max_hours: SEARCH.MAX_HOURS; 0: no limit.
@@ -86,8 +86,9 @@ class SearchPreview:
 
 
 def preview_search(cfg: CfgNode, folder: str | os.PathLike[str]) -> SearchPreview:
-    """Returns the next batch of a search; nothing is trained, and no file is written.
+    """Returns the next batch of a search.
 
+    Nothing is trained, and nothing is written to the folder or the storage.
     The config and the data are checked as they are before a search.
 
     Args:
@@ -115,7 +116,7 @@ def preview_search(cfg: CfgNode, folder: str | os.PathLike[str]) -> SearchPrevie
 
 
 def _lengths(setup: SearchSetup, trials: list[Trial]) -> tuple[Length, ...]:
-    """Returns the length of each training, with the steps per epoch of the first one."""
+    """Returns the length of each training, with the number of steps per epoch of the first one."""
     if setup.cfg.SEARCH.EVALUATOR != "train" or not trials:
         return ()
     with tempfile.TemporaryDirectory() as folder:

@@ -34,9 +34,7 @@ from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.run_report import write_run_report
 from fbnetv3.search.fbnet.search_writers import SearchWriters
-from fbnetv3.search.fbnet.tasks import (
-    keep_costs,
-)
+from fbnetv3.search.fbnet.tasks import keep_costs
 from fbnetv3.search.fbnet.time_budget import TimeBudget
 from fbnetv3.search.fbnet.watch import RunWatch
 from fbnetv3.search.fbnet.winners import (
@@ -60,11 +58,12 @@ class SearchRun:
 
     Attributes:
         result: The trials and the predictor.
-        best: The trained candidate with the highest score.
-        budgets: The trained candidate with the highest score within each of SEARCH.BUDGETS.
+        best: The trained candidate with the best score.
+        budgets: The trained candidate with the best score within each of SEARCH.BUDGETS.
         report: Path of the html report.
         is_complete: Whether the search is done; False if SEARCH.MAX_HOURS ended it early.
-        front: The trained candidates on the Pareto front of SEARCH.OBJECTIVES, the cheapest first.
+        front: The trained candidates on the Pareto front of SEARCH.OBJECTIVES, in the order of
+            :meth:`SearchResult.pareto`; () if the search has one objective.
     """
 
     result: SearchResult
@@ -76,7 +75,7 @@ class SearchRun:
 
     @property
     def winners(self) -> list[Winner]:
-        """All winners that were written: the best one, then those of the budgets."""
+        """The best winner, then those of the budgets, without those of the front."""
         return [self.best, *(b.winner for b in self.budgets if b.winner is not None)]
 
 
@@ -112,14 +111,15 @@ def run_search(
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
         folder: Folder of the run; replaces OUTPUT_DIR.
         restore: Copy of ``log/`` of a lost run, from which the search continues; None: no copy.
-        retry_failed: Argument of :meth:`JointNAS.retry_failed`, called first; None: not called.
+        retry_failed: Argument of :meth:`JointNAS.retry_failed`; None: the method is not called.
         enqueue: Yaml of candidates to evaluate in the next batch, as :func:`read_candidates` reads
-            it; None: no candidates. Those that are trials already are skipped.
+            it; None: no candidates. Candidates that are trials or enqueued already are skipped.
         stream: Stream to print progress to, such as ``sys.stdout``. If None, nothing is printed.
 
     Raises:
         FBNetError: The config is invalid, the folder is in use or holds another search, the data
-            are missing, or a file cannot be written.
+            are missing, a file cannot be written, no candidate has a score, or the search cannot go
+            on (see :meth:`JointNAS.run`).
     """
     candidates = () if enqueue is None else read_candidates(enqueue)
     run_folder = RunFolder(folder)
@@ -146,13 +146,15 @@ def evolve_budgets(
 
     Args:
         folder: Folder of the run, finished or interrupted.
-        budgets: Upper bounds, one winner each; several bounds at once are given as a sequence.
+        budgets: A budget for each winner: one bound, or a sequence of bounds that the winner meets
+            together; an empty sequence adds none.
         opts: Overrides of locations in the run's config: KEY, VALUE, ...
         drop: Statistics whose constraint in SEARCH.CONSTRAINTS does not apply to the winners.
 
     Raises:
         FBNetError: The folder holds no run or is in use, there are too few scores to fit a
-            predictor, a statistic is unknown, or no candidate of the space meets a budget.
+            predictor, a statistic is unknown, no candidate of the space meets a budget, or a
+            statistic to drop has no constraint.
     """
     run_folder = RunFolder(folder)
     setup = SearchSetup(read_run_config(run_folder, opts))
@@ -175,8 +177,9 @@ def enqueue_candidates(
         opts: Overrides of locations in the run's config: KEY, VALUE, ...
 
     Raises:
-        FBNetError: The folder holds no run, or a candidate is not in the space, violates a
-            constraint, or is a trial already.
+        FBNetError: The folder holds no run; the candidates cannot be read; a candidate is not in
+            the space, violates a constraint, or is a trial or enqueued already; or the last batch
+            has been proposed.
     """
     items = read_candidates(candidates)
     setup = SearchSetup(read_run_config(RunFolder(folder), opts))
@@ -207,7 +210,8 @@ class Start:
 
     Attributes:
         restore: Folder of the log that is restored; None: no log.
-        retry_failed: Part of the reason of the failed trials that are put back; None: no trials.
+        retry_failed: Part of the reason of the failed trials that are put back; empty: all failed
+            trials; None: no trials.
         enqueue: Candidates to enqueue, with their reasons.
     """
 
@@ -283,9 +287,9 @@ def _run_within(
     result = search.result()
     if not result.complete:
         raise SearchError(
-            f"SEARCH.MAX_HOURS={budget.hours:g} is over, and no candidate has finished its "
-            "training; the same command continues the search: give it more hours, or shorten the "
-            "trainings (SOLVER.MAX_EPOCHS, DATA.TRAIN_LIMIT)"
+            f"SEARCH.MAX_HOURS={budget.hours:g} is over, and no candidate has a score; the same "
+            "command, with more hours, continues the search; or start one with shorter trainings "
+            "(SOLVER.MAX_EPOCHS, DATA.TRAIN_LIMIT) in a new OUTPUT_DIR"
         )
     return result
 

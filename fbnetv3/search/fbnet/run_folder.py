@@ -21,6 +21,7 @@ from fbnetv3.search.storage.study_lock import FileLock
 from fbnetv3.user_code import RECORD, record_user_code, user_code_changes
 
 _WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+"""Allowed names of winners, which name files in the folder."""
 
 
 class RunFolder:
@@ -79,7 +80,7 @@ class RunFolder:
         """Returns the facts about each winner, as lines of text, by the name of its yaml.
 
         Raises:
-            SearchError: ``winners.json`` is damaged, or has a name that is not allowed.
+            SearchError: ``winners.json`` is damaged, or has an entry that is not allowed.
         """
         winners = _read_json(self._winners)
         for name, facts in winners.items():
@@ -170,8 +171,8 @@ class RunFolder:
                 earlier version wrote it.
 
         Raises:
-            SearchError: The values of other keys differ, which the message names; or the folder's
-                config cannot be read.
+            SearchError: The values of other keys differ, and the message names these keys; or the
+                folder's config cannot be read.
         """
         if not self.config.is_file():
             return

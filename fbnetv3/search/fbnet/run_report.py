@@ -95,7 +95,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
 
 
 def _length(cfg: CfgNode) -> str:
-    """Returns the length of a candidate's training, unless the space sets it."""
+    """Returns the length of a training by the config; the space may set another length."""
     if cfg.SOLVER.MAX_EPOCHS > 0:
         epochs = cfg.SOLVER.MAX_EPOCHS
         return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
@@ -105,7 +105,7 @@ def _length(cfg: CfgNode) -> str:
 def classes_line(cfg: CfgNode, search: JointNAS) -> str:
     """Returns a line about the classes that candidates train on and those of the final networks.
 
-    The line is empty if both are all classes of the data.
+    The line is empty if both are all classes of the data, and for detectors.
     """
     trained, final = cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES
     if not trained and (not final or is_detector(cfg)):
@@ -137,7 +137,7 @@ def _commands(folder: RunFolder, cfg: CfgNode, result: SearchResult) -> dict[str
 
 
 def _rounded_up(value: float) -> float:
-    """Returns a number rounded up to two digits; 0 and negative numbers are not changed."""
+    """Returns a number rounded up to two significant digits; numbers up to 0 are not changed."""
     if value <= 0:
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)

@@ -1,4 +1,4 @@
-"""The rungs of a search's config, in epochs of a candidate's training."""
+"""The rungs of a search's config: epochs after which only the best candidates train on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def rungs_from_config(cfg: CfgNode) -> tuple[int, ...]:
     """Returns SEARCH.RUNGS; () if candidates train in one go.
 
     Raises:
-        SearchError: The rungs are not ascending, the last one is not the whole training, or the
-            trainings are not scored after whole epochs.
+        SearchError: The rungs are not at least two ascending whole numbers above 0, the last one is
+            not SOLVER.MAX_EPOCHS, or trainings are not scored after whole epochs.
     """
     given = list(cfg.SEARCH.RUNGS)
     try:
@@ -32,24 +32,25 @@ def rungs_from_config(cfg: CfgNode) -> tuple[int, ...]:
     if rungs[-1] != cfg.SOLVER.MAX_EPOCHS:
         raise SearchError(
             f"SEARCH.RUNGS={given} ends after {rungs[-1]} epochs, but SOLVER.MAX_EPOCHS="
-            f"{cfg.SOLVER.MAX_EPOCHS:g}: the last rung is the whole training; set both to the same"
+            f"{cfg.SOLVER.MAX_EPOCHS:g}: the last rung is the whole training; set both to the same "
+            "number"
         )
     return rungs
 
 
-def check_rungs(cfg: CfgNode, recipe_fields: Iterable[str]) -> None:
+def check_rungs(cfg: CfgNode, fields: Iterable[str]) -> None:
     """Checks that all candidates of a search with rungs train for the same number of epochs.
 
     Args:
         cfg: Config of the search.
-        recipe_fields: Names of the fields of the recipe that the space sets.
+        fields: Names of the fields of the recipe and of the group ``detector`` that the space sets.
 
     Raises:
         SearchError: The space sets the length of the trainings.
     """
-    names = {"epochs", "iterations"} & set(recipe_fields)
+    names = {"epochs", "iterations"} & set(fields)
     if cfg.SEARCH.RUNGS and names:
         raise SearchError(
-            f"the space's recipe sets {min(names)}, but SEARCH.RUNGS={list(cfg.SEARCH.RUNGS)} "
+            f"the space sets {min(names)}, but SEARCH.RUNGS={list(cfg.SEARCH.RUNGS)} "
             "compares trainings of one length; remove one of the two"
         )

@@ -1,8 +1,9 @@
 """FBNet search spaces: a table like the paper's Table 1, read from a yaml, as search variables.
 
-A range for the kernel ``k`` or the expansion ``e`` of a row becomes two variables: one for the
-row's first layer, and one for its other layers, which matters only if the row has more than one
-layer. Ranges with the same ``tie`` share one variable.
+A range for a key of a row, such as the kernel ``k`` or the expansion ``e``, becomes two variables:
+one for the row's first layer, and one for its other layers, which matters only if the row has more
+than one layer. All layers of a row have the same channels ``c``. Ranges with the same ``tie`` share
+one variable.
 
 The paper counts 10^17 architectures, with one kernel per row, one expansion in the last row of
 several layers, and a fixed resolution. The space ``fbnetv3`` varies all three, which gives 10^20.5.
@@ -38,8 +39,8 @@ class FBNetSpace(TableSpace):
     """A space of (FBNet, recipe) pairs.
 
     Args:
-        table: Content of the space's yaml. Without ``rows``, only the recipe is searched, for the
-            architecture of the search's config.
+        table: Content of the space's yaml. Without ``rows``, candidates have the architecture of
+            the search's config.
         fixed: Mapping from variable to its fixed value; see SEARCH.FIX. If None, no variable is
             fixed.
 
@@ -85,7 +86,7 @@ class FBNetSpace(TableSpace):
 
     @property
     def has_architecture(self) -> bool:
-        """Whether the architecture is searched too, and not only the recipe."""
+        """Whether the table has rows. If not, candidates have the architecture of the config."""
         return bool(self._rows)
 
     @property
@@ -94,7 +95,7 @@ class FBNetSpace(TableSpace):
         return {row.n.name for row in self._rows if isinstance(row.n, Ref)}
 
     def _check_values(self) -> None:
-        """Checks that costs can be computed for all values of the architecture's variables."""
+        """Checks that the keys of the table accept all values of their variables."""
         for row in self._rows:
             for part in ({**row.first, "n": row.n}, row.rest):
                 refs = {k: self.space[v.name] for k, v in part.items() if isinstance(v, Ref)}
@@ -142,7 +143,7 @@ class FBNetSpace(TableSpace):
     def network_keys(
         self, config: Mapping[str, Any], num_classes: int, arch_file: Path
     ) -> dict[str, Any]:
-        """Returns the config keys of a candidate's network; {} if only the recipe is searched.
+        """Returns the config keys of a candidate's network; {} if the table has no rows.
 
         Args:
             config: Value by variable.
@@ -163,11 +164,11 @@ class FBNetSpace(TableSpace):
         }
 
     def _fields(self, row: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a layer: references are resolved, channels scaled by the width."""
+        """Returns the fields of a layer with plain values, and channels times the table's width."""
         fields = {key: resolve(value, config) for key, value in row.items()}
         if isinstance(row.get("op"), Ref) and np.ndim(fields["op"]) == 0:
             fields = with_accepted_keys(fields)
-        # Either all ops of a row pool or none does.
+        # Channels of pooling ops are not scaled. Either all ops of a row pool or none does.
         if self._width != 1.0 and not get_op(np.ravel(np.asarray(fields.get("op")))[0]).pools:
             fields["c"] = round_channels(fields["c"] * self._width, self._divisor)
         return fields
@@ -183,7 +184,7 @@ class FBNetSpace(TableSpace):
                 left out.
 
         Returns:
-            The function. None if only the recipe is searched: all candidates then cost the same.
+            The function. None if the table has no rows: all classifiers then cost the same.
 
         Raises:
             SearchError: ``num_classes`` is not a whole number above 0.
@@ -200,8 +201,9 @@ class FBNetSpace(TableSpace):
 
         Args:
             columns: Array of values by variable, each of shape (candidates,).
-            extra: Number of layers to add to each row of the space: a scalar, or an array of shape
-                (candidates,). See :meth:`FBNetStatistics.of_columns`.
+            extra: Number of layers to add to each row of the space, except those that always have
+                one layer: a scalar, or an array of shape (candidates,). See
+                :meth:`FBNetStatistics.of_columns`.
         """
         rows = []
         for row in self._rows:
@@ -217,7 +219,8 @@ class FBNetStatistics:
 
     Args:
         space: Space of the candidates.
-        width_divisor: Channel counts are rounded to its multiples. None: they are not rounded.
+        width_divisor: Divisor to whose multiples channel counts are rounded. None: they are not
+            rounded.
         num_classes: Number of outputs of the classifier.
         latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
     """

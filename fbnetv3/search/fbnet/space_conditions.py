@@ -27,13 +27,14 @@ def read_conditions(
         name: Name of the variable, for messages.
         value: Value of ``when`` in the table.
         parameters: Earlier variables of the space by name.
-        others: Conditions that the variable has for another reason.
+        others: Conditions that the variable has for another reason; ``when`` is allowed only if
+            there are none.
 
     Raises:
-        SearchError: The value is no mapping of one earlier variable, or the variable never has the
-            value.
+        SearchError: The value is no mapping of one earlier variable to at least one value, the
+            earlier variable is a choice without this value, or there are other conditions.
     """
-    if not isinstance(value, Mapping) or len(value) != 1:
+    if not isinstance(value, Mapping) or len(value) != 1 or [*value.values()] == [[]]:
         raise SearchError(
             f"{name}: when: {short(value)} is not allowed; allowed: one earlier variable and its "
             "value, such as {optimizer: adamw}, {optimizer: [adamw, lion]} or {mixup: '> 0'}"
@@ -80,7 +81,7 @@ def _condition(variable: str, value: Any) -> When:
 
 
 def _check_reachable(name: str, conditions: Iterable[When], parameter: Parameter) -> None:
-    """Checks each equality with a variable of choices, of which a misspelt value is none."""
+    """Checks that a choice can have each value that it is compared with: none is misspelt."""
     if parameter.is_ordered:
         return
     choices = [parameter.value(level) for level in range(parameter.size)]

@@ -24,7 +24,9 @@ def list_spaces() -> list[str]:
 
 
 def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
-    """Returns the path and the content of a space's yaml, which is named by its file if need be.
+    """Returns the path and the content of a space's yaml.
+
+    The content gets the name of the file as ``name`` if it has none.
 
     Args:
         name: One of :func:`list_spaces`, or the path of a yaml.
@@ -51,16 +53,20 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def named(table: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the table of a space with a name, unless it has one."""
+    """Returns the table of a space, with a name if it has none."""
     return {**table, "name": table.get("name") or name}
 
 
 @contextmanager
 def naming_file(path: str | Path) -> Iterator[None]:
-    """Lets the errors about a space's table begin with the path of its file, or its name.
+    """Lets the errors about a space's table begin with its file or its name.
+
+    Args:
+        path: Path of the file, or a text such as ``space my_space``.
 
     Raises:
-        SearchError: The block raised one, or an error that values of an unexpected type cause.
+        SearchError: The block raised a SearchError, or an error that values of an unexpected type
+            cause.
     """
     try:
         with data_errors(SearchError, "a value of the space"):

@@ -1,4 +1,4 @@
-"""Opens the space of a config: its networks are FBNets, or those of a library or a user."""
+"""Opens the space of a config: over FBNets, or over the arguments of another network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def open_space(name: str, fixed: Mapping[str, Any], network: str, side: int) -> 
 
     Args:
         name: Name of a packaged or registered space, or path of a yaml.
-        fixed: Mapping from variable to its fixed value; see SEARCH.FIX.
+        fixed: Mapping from variable to its fixed value; see SEARCH.FIX. It has no effect on a space
+            that is registered as a :class:`TableSpace`, which is returned as it is.
         network: MODEL.ARCH of the config, for a space of arguments that names no network.
         side: Side of the images in pixels, unless the space sets it.
 

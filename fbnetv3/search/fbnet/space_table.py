@@ -26,13 +26,14 @@ from fbnetv3.search.outcome import short
 from fbnetv3.search.space.space import Choice, FloatRange, IntRange, Parameter, When
 
 _MAX_ROWS = 500
+"""Largest number of rows of a table, which may be untrusted."""
 _MAX_CHOICES = 1_000
 """Largest number of choices of a variable: each is one feature of the predictor's input."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: one run of layers with the same operator and width.
+    """A row of the table: one run of layers with the same width.
 
     Attributes:
         first: Fields of the row's first layer; each value is plain or a :class:`Ref`.
@@ -45,9 +46,10 @@ class Row:
     n: Any
 
     def with_constants(self, parameters: Mapping[str, Parameter]) -> Row:
-        """Returns the row with each variable that has a single value replaced by that value.
+        """Returns the row with plain values in place of variables that have a single value.
 
-        Costs are computed on arrays of numbers, so that fields such as ``act`` must be plain.
+        Costs are computed on arrays of numbers, so that fields such as ``act`` must be plain. ``n``
+        is left as it is.
         """
 
         def constant(value: Any) -> Any:
@@ -99,7 +101,8 @@ class TableReader:
         """Returns the rows of a table; empty if the table searches recipes only.
 
         Raises:
-            SearchError: ``rows`` is not a list of mappings, or a range is invalid.
+            SearchError: ``rows`` is not a list of at most 500 mappings, ``defaults`` is not a
+                mapping, or a number of layers or a range is invalid.
         """
         rows = table.get("rows") or []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -123,13 +126,14 @@ class TableReader:
         return parsed
 
     def _read_row(self, name: str, row: dict[str, Any], defaults: Mapping[str, Any]) -> Row:
+        """Returns a row of the table; the names of its variables begin with ``name``."""
         n = self.value(f"{name}_n", row.pop("n", 1), "architecture")
         if not isinstance(n, Ref) and (type(n) is not int or n < 1):
             raise SearchError(f"{name}_n={short(n)} is not allowed; allowed: integers >= 1")
         if isinstance(n, Ref):
             check_row_values(None, {"n": self.parameters[n.name]}, COMMON_KEYS)
         has_rest = isinstance(n, Ref) or n > 1
-        is_deep = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
+        if_several = (When(n.name, ">", 1),) if isinstance(n, Ref) else ()
         inherited = ("act", "se_ratio") if row.get("se") else ("act",)
         first: dict[str, Any] = {k: v for k, v in defaults.items() if k in inherited}
         rest = dict(first)
@@ -142,13 +146,16 @@ class TableReader:
                 rest[key] = first[key]
             else:
                 rest_value = parts.get("rest", parts["first"])
-                when = self._when(key, rest.get("op")) or is_deep
+                when = self._when(key, rest.get("op")) or if_several
                 rest[key] = self.value(f"{name}_{key}_rest", rest_value, "architecture", when)
         rest["s"] = 1
         return Row(first, rest, n)
 
     def _when(self, key: str, op: Any) -> tuple[When, ...]:
-        """Returns the ops for which a key matters; empty if the op is fixed, or for all of them."""
+        """Returns the conditions on a row's op under which a key matters.
+
+        They are empty if the op is fixed, or if the key matters for all ops of the row.
+        """
         if not isinstance(op, Ref) or key == "op":
             return ()
         names = [name for name in values_of(self.parameters[op.name]) if name in OP_COSTS]
@@ -163,7 +170,8 @@ class TableReader:
             allowed: Names of all fields of a recipe.
 
         Raises:
-            SearchError: A field is unknown, or a range is invalid.
+            SearchError: ``values`` is not a mapping, a field is unknown, or a value or range is
+                invalid.
         """
         if not isinstance(values, Mapping):
             raise SearchError(f"recipe must be a mapping such as {{lr: 0.1}}, not {values!r}")
@@ -173,7 +181,7 @@ class TableReader:
         return {key: self._field(key, value) for key, value in values.items()}
 
     def _field(self, key: str, value: Any) -> Any:
-        """Returns a value of the recipe, converted to the type of its field."""
+        """Returns a value of the recipe, converted to the type of its field, or a :class:`Ref`."""
         if not isinstance(value, dict):
             return recipe_value(key, value)
         typed = dict(value)
@@ -194,10 +202,11 @@ class TableReader:
             value: Value from the table.
             part: ``architecture`` or ``recipe``.
             active_if: Conditions of which at least one must hold for the variable to matter. If
-                empty, it always matters.
+                empty, and the mapping has no ``when``, it always matters.
 
         Raises:
-            SearchError: The range is invalid, or differs from another range with the same ``tie``.
+            SearchError: The mapping does not describe a variable, or its range differs from another
+                range with the same ``tie``.
         """
         if not isinstance(value, dict):
             return value
@@ -225,8 +234,9 @@ class TableReader:
     def fix(self, fixed: Mapping[str, Any]) -> None:
         """Reduces variables to one value each.
 
-        An architecture variable must be fixed to a value of its range. A recipe variable may be
-        fixed to any value: dropout, for example, to 0 although its range starts above 0.
+        An architecture variable must be fixed to one of its values. A recipe variable may also be
+        fixed to another value that its field accepts: dropout, for example, to 0 although its range
+        starts above 0.
 
         Args:
             fixed: Mapping from variable to its fixed value.
@@ -284,7 +294,9 @@ def _make_parameter(
             raise SearchError(f"{name}: choices {value['choices']!r} is not a list such as [3, 5]")
         if len(value["choices"]) > _MAX_CHOICES:
             count = len(value["choices"])
-            raise SearchError(f"{name}: {count} choices; allowed: {_MAX_CHOICES}; give a range")
+            raise SearchError(
+                f"{name}: {count} choices; allowed: at most {_MAX_CHOICES}; give a range"
+            )
         return Choice(name, tuple(value["choices"]), part=part, active_if=active_if)
     bounds = value["range"]
     if not isinstance(bounds, list) or len(bounds) not in (2, 3):

@@ -33,12 +33,13 @@ _SHARED = ("str", "bool", "ratio")
 Costs are computed for all candidates at once, on arrays of numbers.
 """
 _MAX_LEVELS = 4096
-"""Largest number of values of a range that are all checked."""
+"""Largest number of values of a range for which all values are checked."""
 RESOLUTION = Key("int", minimum=1)
+"""Allowed values of a resolution."""
 
 
 class SpaceLoader(PlainLoader):
-    """Reads the scalars of a space as YAML 1.2 does.
+    """Reads the scalars of a space much as YAML 1.2 does, not as YAML 1.1.
 
     Only decimal numbers such as ``1e-6`` and ``010``, true, false and null are converted. Anything
     else, such as ``1:30``, ``no``, ``on`` or a date, stays a string, which is later converted to
@@ -122,8 +123,8 @@ def check_recipe_range(name: str) -> None:
     """
     if _KINDS[name] not in ("float", "int"):
         raise SearchError(
-            f"recipe {name}: a range is for numbers, but this is {_ALLOWED.get(_KINDS[name])}; "
-            "write {choices: [...]}"
+            f"recipe {name}: a range is for numbers, but this is "
+            f"{_ALLOWED.get(_KINDS[name], 'a list of numbers')}; write {{choices: [...]}}"
         )
 
 
@@ -142,17 +143,23 @@ def fixed_value(parameter: Parameter, value: object) -> Any:
         read: float | None = whole_from_text(value)
         read = real_from_text(value) if read is None else read
         if read is None:
-            raise SearchError(f"{parameter.name}={short(value)} is not a number, as the range is")
+            raise _not_a_number(parameter, value)
         return read
     if is_range and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise SearchError(f"{parameter.name}={short(value)} is not a number, as the range is")
+        raise _not_a_number(parameter, value)
     return value
+
+
+def _not_a_number(parameter: Parameter, value: object) -> SearchError:
+    return SearchError(
+        f"{parameter.name}={short(value)} is not a number; the variable has {parameter.describe()}"
+    )
 
 
 def check_row_values(
     op: object, values: Mapping[str, Parameter], allowed_keys: Mapping[str, Key] | None = None
 ) -> None:
-    """Checks that costs can be computed for every value of a row's variables.
+    """Checks that a row's keys accept the values of its variables, so that costs can be computed.
 
     Args:
         op: Name of the row's operator.
@@ -207,8 +214,7 @@ def check_ops(row: Mapping[str, Any]) -> None:
 
 
 def _check_choices(variable: str, ops: Sequence[OpSpec], row: Mapping[str, Any]) -> None:
-    """Checks that each op has its required keys, that each key has an op, and that all ops pool
-    or none does."""
+    """Checks that each op has its keys, that each key has an op, and that all ops pool or none."""
     for key in row:
         if key not in COMMON_KEYS and not any(key in op.keys for op in ops):
             names = ", ".join(op.name for op in ops)

@@ -17,17 +17,17 @@ from fbnetv3.search.space.constraints import StatisticsFn
 
 
 class RegisteredStatistics:
-    """Computes the statistics of a space, and registered ones one candidate at a time.
+    """Computes the statistics of a space, and registered statistics one candidate at a time.
 
     Args:
         statistics: Statistics of the space.
-        network: Function from a candidate's values by variable to what the registered functions
-            are called with.
-        names: Names of registered statistics, in order.
+        network: Function from a candidate's values by variable to the argument of the registered
+            functions.
+        names: Names of registered statistics.
 
     Attributes:
-        may_refuse: Whether statistics may be NaN, as those of the space.
-        is_slow: Whether statistics take long, as those of the space.
+        may_refuse: Whether the statistics of the space may be NaN.
+        is_slow: Whether the statistics of the space take long.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class RegisteredStatistics:
 
         Raises:
             SearchError: A registered function raises an error, or returns no finite number.
+            FBNetError: A registered function raised it.
         """
         known = dict(self._statistics(configs))
         refused = np.zeros(len(configs), dtype=bool)
@@ -83,14 +84,15 @@ def with_registered(
 ) -> StatisticsFn:
     """Returns the statistics of a space with the registered ones that a config names.
 
-    Registered functions are called with the :class:`~fbnetv3.arch.Arch` of a candidate, or with
-    its :class:`~fbnetv3.search.fbnet.network_space.NamedNetwork`.
+    Registered functions are called with the :class:`~fbnetv3.arch.Arch` of a candidate, or, in a
+    space over the arguments of a network, with its
+    :class:`~fbnetv3.search.fbnet.network_space.NamedNetwork`.
 
     Args:
         statistics: Statistics of the space.
         space: Space of the candidates.
-        names: Names in constraints, budgets and objectives; those of no registered statistic have
-            no effect.
+        names: Names in constraints, budgets and objectives; other names than those of registered
+            statistics have no effect.
         num_classes: Number of outputs of the classifier.
     """
     registered = sorted({n for n in names if n in STATISTICS and n not in STATISTIC_UNITS})

@@ -1,4 +1,4 @@
-"""What all spaces of (network, recipe) pairs have in common, whatever their networks are."""
+"""The base class of all spaces of (network, recipe) pairs, whatever their networks are."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from fbnetv3.search.space.constraints import StatisticsFn
 from fbnetv3.search.space.space import SearchSpace
 
 _SGD = "sgd_lr_factor"
+"""Key of the factor by which learning rates are multiplied with the optimizer ``sgd``."""
 _SHARED_KEYS = ("name", "note", "recipe", _SGD)
 """Keys of the tables of all spaces."""
 
@@ -43,7 +44,7 @@ class TableSpace(ABC):
         name: Name of the space.
         detector: Values of the group ``detector`` by field, each plain or a :class:`Ref`.
         digest: Sha256 of the table without its name and note. A stored search whose space has
-            another one is refused.
+            another digest is refused.
         space: The variables, in the form that :class:`~fbnetv3.search.jointnas.JointNAS` accepts.
 
     Raises:
@@ -81,7 +82,7 @@ class TableSpace(ABC):
 
     @abstractmethod
     def _check_network(self, reader: TableReader) -> None:
-        """Checks the networks of the space, once ``space`` is there."""
+        """Checks the networks of the space, once the attribute ``space`` is set."""
 
     @property
     @abstractmethod
@@ -92,7 +93,7 @@ class TableSpace(ABC):
     def network_keys(
         self, config: Mapping[str, Any], num_classes: int, arch_file: Path
     ) -> dict[str, Any]:
-        """Returns the config keys that make the network a candidate's, such as MODEL.ARCH.
+        """Returns the config keys of a candidate's network, such as MODEL.ARCH, and their values.
 
         Args:
             config: Value by variable.
@@ -117,9 +118,9 @@ class TableSpace(ABC):
         return dict(self._recipe)
 
     def probes(self) -> list[dict[str, Any]]:
-        """Returns candidates of which one is set up before a search, to find errors of its config.
+        """Returns the candidates with the first, and with the last, level of every variable.
 
-        These are the first and the last level of every variable.
+        Before a search, one of them must be set up without error, which checks the config.
         """
         corners = [self.space.sizes * 0, self.space.sizes - 1]
         return [self.space.configs(self.space.canonical(levels[None]))[0] for levels in corners]
@@ -137,7 +138,8 @@ class TableSpace(ABC):
         """Returns the recipe of a candidate.
 
         A field whose variable does not matter, by its ``when``, keeps the value of ``base``. With
-        SGD, a searched learning rate is multiplied by the space's ``sgd_lr_factor`` (Table 1).
+        SGD, a learning rate that the space sets is multiplied by the table's ``sgd_lr_factor``
+        (paper, Table 1).
 
         Args:
             config: Value by variable.

@@ -1,4 +1,4 @@
-"""The task of a search: whether its space fits the classifier or the detector of its config."""
+"""The task of a search: the costs of its candidates, and whether its space fits its config."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     """Returns the function that computes the costs of a search's candidates.
 
     Returns:
-        The function; None if all candidates have the same architecture.
+        The function; None if the space does not search the architecture.
 
     Raises:
-        FBNetError: The costs are unknown, or the number of classes depends on a data set that
-            cannot be opened.
+        FBNetError: The costs are unknown, the latency table cannot be read or does not fit the
+            search, or the number of classes depends on a data set that cannot be opened.
     """
     cfg = setup.cfg
     table = cfg.SEARCH.LATENCY_TABLE
@@ -66,7 +66,7 @@ def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
 
     Raises:
         ArchError: The file cannot be read, or is not a latency table.
-        SearchError: It was measured for classifiers, or with images of another aspect ratio.
+        SearchError: The table was measured for classifiers, or for images of another aspect ratio.
     """
     table = LatencyTable.load(path)
     measured = table.about.get("aspect_ratio")
@@ -111,7 +111,7 @@ def space_of_detectors(setup: SearchSetup) -> FBNetSpace:
     """Returns the space of a search over detectors.
 
     Raises:
-        SearchError: Its networks are not FBNets.
+        SearchError: The networks of the space are not FBNets.
     """
     if not isinstance(setup.space, FBNetSpace):
         raise SearchError(
@@ -122,20 +122,22 @@ def space_of_detectors(setup: SearchSetup) -> FBNetSpace:
 
 
 def check_task(setup: SearchSetup) -> None:
-    """Checks that a space sets only what the trainings of its search read.
+    """Checks that the trainings of a search read all that its space sets, and can be compared.
 
     Raises:
-        SearchError: It sets something else; the message names it.
+        SearchError: The space sets something that the trainings do not read, that SEARCH.FINAL sets
+            too, or that makes trainings differ in length where they must not; the message names it.
     """
     cfg = setup.cfg
-    check_rungs(cfg, setup.space.recipe_fields)
+    check_rungs(cfg, [*setup.space.recipe_fields, *setup.space.detector])
     if not is_detector(cfg):
-        if getattr(setup.space, "detector", None):
+        if setup.space.detector:
             raise SearchError(
                 f"the space {cfg.SEARCH.SPACE} has the group detector, but "
                 "MODEL.META_ARCHITECTURE is ImageClassifier; remove the group, or give the config "
                 "of a detector"
             )
+        _check_resolution(setup)
         return
     space = space_of_detectors(setup)
     check_final(space, list(cfg.SEARCH.FINAL))
@@ -146,6 +148,18 @@ def check_task(setup: SearchSetup) -> None:
                 f"the space's recipe sets {field}, which is {reason}; remove it from SEARCH.SPACE"
             )
     _check_length(setup)
+
+
+def _check_resolution(setup: SearchSetup) -> None:
+    """Raises a SearchError if a space without rows searches the resolution of classifiers."""
+    space = setup.space
+    if not isinstance(space, FBNetSpace) or space.has_architecture:
+        return
+    if isinstance(space.resolution, Ref):
+        raise SearchError(
+            f"the space {setup.cfg.SEARCH.SPACE} searches the resolution, which has no effect on "
+            "classifiers in a space without rows; add rows, or remove the resolution"
+        )
 
 
 def _check_length(setup: SearchSetup) -> None:
@@ -168,7 +182,7 @@ def _check_length(setup: SearchSetup) -> None:
     if cfg.SEARCH.EARLY_STOP:
         raise SearchError(
             f"the space searches {searched[0]}, but SEARCH.EARLY_STOP={cfg.SEARCH.EARLY_STOP:g} "
-            "compares trainings after the same number of them; set it to 0"
+            f"compares trainings after the same number of {searched[0]}; set it to 0"
         )
     if cfg.SOLVER.LR_SCHEDULER_NAME == "steps" and "schedule" not in fields:
         raise SearchError(

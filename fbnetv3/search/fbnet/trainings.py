@@ -24,8 +24,8 @@ def candidate_training(
     Args:
         setup: Config and space of the search.
         config: Value by variable.
-        folder: Folder of the training. ``arch.yaml`` is written to it if the architecture is
-            searched.
+        folder: Folder of the training. ``arch.yaml`` is written to it if the space has rows of
+            FBNets.
         replicate: Number that is added to the random seed of the training, at least 0.
     """
     cfg = _candidate_config(setup, config, folder / "arch.yaml")
@@ -36,7 +36,7 @@ def candidate_training(
     if cfg.SEED >= 0:  # below 0, every training draws a seed of its own
         cfg.SEED += replicate
     if not is_detector(cfg) or setup.cfg.SEARCH.HOLD_OUT:
-        cfg.DATA.CHECK_IMAGES = False  # they are checked when they are divided, or in preflight.py
+        cfg.DATA.CHECK_IMAGES = False  # done when the images are divided, or in preflight.py
     loaders = setup.cfg.SEARCH.LOADER_WORKERS
     if isinstance(loaders, int) and loaders >= 0:
         cfg.DATALOADER.NUM_WORKERS = loaders
@@ -45,15 +45,16 @@ def candidate_training(
 
 
 def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> CfgNode:
-    """Returns the config of a winner's training on all data, with the changes of SEARCH.FINAL.
+    """Returns the config of a winner's training, with the changes of SEARCH.FINAL.
 
-    The architecture is written with the number of classes for which its costs were computed.
+    A winner trains on all classes of DATASETS.TRAIN, and no images are held out. The architecture
+    is written with the number of classes for which its costs were computed.
 
     Args:
         setup: Config and space of the search.
         config: Value by variable.
-        stem: Path of the winner's config without suffix. The architecture is written to
-            ``STEM_arch.yaml``. The config refers to this file by a relative path, so that the
+        stem: Path of the winner's config without suffix. The architecture of an FBNet is written
+            to ``STEM_arch.yaml``. The config refers to this file by a relative path, so that the
             folder can be moved.
 
     Raises:
@@ -82,7 +83,7 @@ def _candidate_config(
     else:
         values = recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
     network = setup.space.network_keys(config, num_classes, arch_file)
-    if is_detector(cfg):  # keeps its variant, and has no side of a square image
+    if is_detector(cfg):  # keeps its MODEL.ARCH_VARIANT, and takes images that are not square
         network = {k: v for k, v in network.items() if k not in _CLASSIFIER_KEYS}
     elif "INPUT.RESOLUTION" in network:
         network["INPUT.RESIZE"] = _resize(setup.cfg, network["INPUT.RESOLUTION"])

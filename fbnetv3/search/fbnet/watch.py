@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class RunWatch:
     """Callback of ``JointNAS.run`` that shows progress and logs finished batches.
 
-    Before each batch it shows the predictor's report card, if there is one.
+    Before each batch it shows the predictor's report card
+    (:class:`~fbnetv3.search.predictors.report_card.ReportCard`), if there is one.
 
     Args:
         progress: Display of the events.
@@ -26,7 +27,7 @@ class RunWatch:
     def __init__(self, progress: SearchProgress, log: BatchLog, scored_by: dict[str, Any]) -> None:
         self._progress, self._log, self._scored_by = progress, log, scored_by
         self._batches: set[int] = set()
-        self._running: Counter[int] = Counter()  # unfinished trials by batch
+        self._running: Counter[int] = Counter()  # submitted trials without result, by batch
 
     def __call__(self, search: JointNAS, event: Event) -> None:
         """Handles an event of a trial."""

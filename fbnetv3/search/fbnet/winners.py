@@ -42,7 +42,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class BudgetWinner:
-    """The trained candidate with the highest score within a budget.
+    """The trained candidate with the best score within a budget.
 
     Attributes:
         budget: The budget.
@@ -80,9 +80,9 @@ def _write(setup: SearchSetup, stem: Path, config: dict[str, Any], facts: Sequen
 
 
 def _trained_cost(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
-    """Returns a line with the costs for SEARCH.CLASSES classes.
+    """Returns a line with the costs of a network with SEARCH.CLASSES classes.
 
-    Returns [] if the stored costs are for that number of classes, or there are no costs.
+    Returns [] if the search itself counts costs for this number of classes, or has no costs.
     """
     classes, final = setup.cfg.SEARCH.CLASSES, setup.cfg.SEARCH.FINAL_CLASSES
     statistics = setup.space.statistics(classes) if classes and final else None
@@ -90,11 +90,11 @@ def _trained_cost(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
         return []
     costs = {name: float(values[0]) for name, values in statistics([config]).items()}
     text = cost_text(costs).removeprefix(", ")
-    return [f"costs with {final} classes; with the {classes} classes of the search: {text}"]
+    return [f"costs above: with {final} classes; with the search's {classes} classes: {text}"]
 
 
 def _cost_of_parts(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
-    """Returns a line with the MACs of a detector's parts and the size of its input; else []."""
+    """Returns a line with the MACs of a detector's parts and its input size; [] if not known."""
     statistics = statistics_of(setup) if is_detector(setup.cfg) else None
     if not isinstance(statistics, DetectorStatistics):
         return []
@@ -104,10 +104,10 @@ def _cost_of_parts(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
 
 
 def write_best(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> Winner:
-    """Writes the trained candidate with the highest score as ``best.yaml``.
+    """Writes the trained candidate with the best score as ``best.yaml``.
 
     Raises:
-        SearchError: Every trial failed.
+        SearchError: No trial has a score and meets the constraints.
     """
     best = result.best
     return write_winner(setup, folder, "best", best.config, [score_line(best)])
@@ -116,7 +116,7 @@ def write_best(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> W
 def write_budget_winners(
     setup: SearchSetup, folder: RunFolder, result: SearchResult
 ) -> list[BudgetWinner]:
-    """Writes the trained candidate with the highest score within each of SEARCH.BUDGETS."""
+    """Writes the trained candidate with the best score within each of SEARCH.BUDGETS."""
     winners = []
     for budget in budgets_from_config(setup.cfg):
         best = result.best_within(budget)
@@ -134,7 +134,7 @@ def write_front(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> 
     Configs of trials that have left the front since an earlier run are removed.
 
     Returns:
-        The winners by rising first cost; [] if the search has one objective.
+        The winners in the order of :meth:`SearchResult.pareto`; [] if the search has one objective.
     """
     if not result.objectives.are_several:
         return []
@@ -160,11 +160,10 @@ def winner_name(bounds: Sequence[Constraint]) -> str:
     """Returns the name of the winner for a budget, by its upper bounds.
 
     Examples are ``best_macs_1.5M``, ``best_latency_2ms`` and ``best_macs_450M_latency_5ms``.
-    Without bounds, the name is ``best_evolved``.
+    Without upper bounds, the name is ``best_evolved``.
     """
-    if not bounds:
-        return "best_evolved"
-    return "_".join(["best", *(_bound_name(bound) for bound in bounds if bound.upper is not None)])
+    names = [_bound_name(bound) for bound in bounds if bound.upper is not None]
+    return "_".join(["best", *(names or ["evolved"])])
 
 
 def _bound_name(bound: Constraint) -> str:

@@ -41,18 +41,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _MAX_SEED = 2**31
 _LARGEST = 1e100
-"""Magnitude of a constraint that is infinite or NaN."""
+"""Largest magnitude of a constraint: it replaces larger ones, infinity and NaN."""
 
 
 class JointNASSampler(BaseSampler):
     """Samples what the predictor of a :class:`~fbnetv3.search.JointNAS` chooses.
 
-    The first trial is sampled at random, since the variables are unknown before it. From then on,
-    the variables that all trials have (Optuna's intersection search space) are sampled together:
-    spread out over the space in the first ``n_startup_trials``, and by the search's Gaussian
-    process and networks afterwards. Other variables, as those below a condition, are sampled at
-    random, and a warning says so once. Each constraint of the trials has a Gaussian process of its
-    own: samples improve on the best trial that meets all constraints, and probably meet them.
+    Until a trial is complete, the variables are unknown and are sampled at random. From then on,
+    the variables that all complete trials have (Optuna's intersection search space) are sampled
+    together: spread out over the space until ``n_startup_trials`` are complete, and by the search's
+    Gaussian process and networks afterwards. Other variables, such as those below a condition, are
+    sampled at random, and a warning says so once. Each constraint of the trials has a Gaussian
+    process of its own: samples are chosen that probably meet all constraints, and improve on the
+    best trial that does.
 
     With ``n_jobs=1``, the samples follow from the seed and the results. Processes that share a
     study do not know what the samplers of the others have just proposed; threads do.
@@ -93,7 +94,7 @@ class JointNASSampler(BaseSampler):
         self._intersection = IntersectionSearchSpace()
         self._mutex = threading.Lock()
         self._handed: dict[int, dict[str, Any]] = {}  # params by the number of a running trial
-        self._waiting: list[dict[str, Any]] = []  # of the last batch, in the order of the choice
+        self._waiting: list[dict[str, Any]] = []  # chosen samples that no trial has yet
         self._waiting_for: dict[str, BaseDistribution] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class JointNASSampler(BaseSampler):
             if not self._waiting or self._waiting_for != search_space:
                 self._waiting = self._propose(study, trial.number, search_space)
                 self._waiting_for = dict(search_space)
-            if not self._waiting:  # out of range
+            if not self._waiting:  # the ranges are too large for a space
                 return {}
             self._handed[trial.number] = self._waiting.pop(0)
             return dict(self._handed[trial.number])
@@ -197,7 +198,7 @@ class JointNASSampler(BaseSampler):
 
         Args:
             space: Space of the search.
-            trials: Its trials.
+            trials: Trials of the search.
             constraints: Largest number of constraints of a trial.
         """
         feasible = FeasibleSpace(Costs(space.space, None))
@@ -236,7 +237,8 @@ class _Space:
         distributions: Distribution of each variable.
 
     Attributes:
-        space: The space; its variables have other names, and choices are their indices.
+        space: The space. Its variables are named x0, x1 and so on, and the values of choices are
+            their indices.
 
     Raises:
         SearchError: The range of a distribution is too large.
@@ -301,7 +303,7 @@ def _from_config(distribution: BaseDistribution, value: Any) -> Any:
 
 
 def _constraints(study: Study) -> dict[int, list[float]]:
-    """Returns the constraints of the complete trials, by number; met by numbers of at most 0."""
+    """Returns the constraints of complete trials, by number of the trial; at most 0 means met."""
     values = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         named = getattr(trial, "constraints", None)  # Optuna 5
@@ -313,13 +315,13 @@ def _constraints(study: Study) -> dict[int, list[float]]:
 def _scored(
     trials: Sequence[Trial], constraints: Mapping[int, Sequence[float]], direction: str
 ) -> list[Trial]:
-    """Returns trials whose scores are gains, with their constraints as further scores.
+    """Returns trials whose scores are gains (higher is better), with constraints as further scores.
 
     A candidate that was evaluated several times has the mean of its gains, and of each constraint.
 
     Args:
         trials: Trials of the study.
-        constraints: Constraints by number of the trial; met by numbers of at most 0.
+        constraints: Constraints by number of the trial; one is met if it is at most 0.
         direction: Direction of the study.
     """
     direction = MINIMIZE if direction == "minimize" else MAXIMIZE
@@ -342,7 +344,7 @@ def _scored(
 
 
 def _by_name(constraints: Sequence[float]) -> dict[str, float]:
-    """Returns the finite constraints of a trial by name; an infinite one is the largest float."""
+    """Returns the constraints of a trial by name; NaN is 1e100, others are clipped to +-1e100."""
     values = np.nan_to_num(np.asarray(constraints, dtype=np.float64), nan=_LARGEST)
     clipped = np.clip(values, -_LARGEST, _LARGEST).tolist()
     return {_name(i): value for i, value in enumerate(clipped)}

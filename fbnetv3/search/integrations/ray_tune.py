@@ -22,7 +22,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 _DIRECTIONS = {"max": MAXIMIZE, "min": MINIMIZE}
 _FIXED = {
-    "direction": "mode says it",
+    "direction": "mode= sets it",
     "executor": "Ray Tune evaluates the trials",
     "ahead": "a saved state does not have the order of the results",
 }
@@ -34,14 +34,14 @@ class JointNASSearcher(Searcher):
 
     A batch is proposed once all trials of the batch before have ended; until then, Tune waits. The
     tuning ends with the last batch: give Tune ``num_samples=-1``. The values of the metric that a
-    trial reports on the way are scores by ``training_iteration``, for early stopping; the last one
-    is its score. ``param_space`` of the tuner may hold constants.
+    trial reports before its end are scores by ``training_iteration``, for early stopping; the last
+    value is its score. ``param_space`` of the tuner may hold constants only.
 
     Args:
         space: Space of the candidates.
         metric: Name of the metric; None: that of the tuner.
         mode: ``max`` or ``min``; None: that of the tuner.
-        **arguments: Further arguments of :class:`~fbnetv3.search.JointNAS`, but ``executor``,
+        **arguments: Further arguments of :class:`~fbnetv3.search.JointNAS`, except ``executor``,
             ``direction`` and ``ahead``.
 
     Raises:
@@ -65,7 +65,8 @@ class JointNASSearcher(Searcher):
         super().__init__(metric=metric, mode=mode)
         self._space, self._arguments = space, arguments
         self._search: JointNAS | None = None
-        self._numbers: dict[str, int] = {}  # number of the trial by Tune's id
+        self._numbers: dict[str, int] = {}  # numbers of trials by Tune's ids
+        # by number of the trial: scores by training_iteration, and (score, reason of a failure)
         self._reports: dict[int, dict[int, float]] = {}
         self._results: dict[int, tuple[float | None, str | None]] = {}
 

@@ -33,7 +33,8 @@ class Constraint:
         upper: Largest allowed value; None: unbounded.
 
     Raises:
-        SearchError: A bound is not finite, or the lower one is above the upper one.
+        SearchError: The name is not text on one line, a bound is not finite, or the lower bound is
+            above the upper one.
     """
 
     name: str
@@ -147,8 +148,8 @@ class Costs:
         known: The only architectures whose candidates are in the space; None: all are.
 
     Raises:
-        SearchError: The function returns an empty mapping, a statistic of the wrong shape, or a
-            value that is not finite.
+        SearchError: The function is not callable, or returns an empty mapping or something that
+            :meth:`__call__` refuses for a candidate with the first level of every variable.
     """
 
     def __init__(self, space: SearchSpace, function: StatisticsFn | None) -> None:
@@ -184,8 +185,8 @@ class Costs:
                 which inactive variables have their first value.
 
         Raises:
-            SearchError: The shape of a statistic is not (candidates,), or a value is infinite, or
-                NaN without ``may_refuse``.
+            SearchError: The function returns no mapping, the shape of a statistic is not
+                (candidates,), or a value is infinite, or NaN without ``may_refuse``.
         """
         if self.known is None:
             return self._computed(levels)
@@ -196,7 +197,7 @@ class Costs:
         return columns
 
     def _computed(self, levels: Levels) -> Columns:
-        """Returns the statistics of candidates, all by the function; see :meth:`__call__`."""
+        """Returns the statistics of candidates as the function computes them, after checks."""
         if self._function is None:
             return {}
         if not len(levels):
@@ -240,7 +241,8 @@ class Costs:
         """Checks that each constraint is on a known statistic.
 
         Raises:
-            SearchError: A constraint is on an unknown statistic; the message lists the known ones.
+            SearchError: A constraint is on an unknown statistic; the message lists the known ones,
+                or says that there are none.
         """
         for constraint in constraints:
             if not self.names:

@@ -17,15 +17,19 @@ from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
 _SOBOL_STREAM, _SAMPLE_STREAM = 11, 12  # separate the random streams of one seed
 _BLOCK = 2**15
-"""Number of points of the Sobol sequence that are drawn at a time."""
+"""Largest number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
 """Largest number of points that are drawn for a pool, even if the pool is not full by then."""
 _ENUMERATE = 2**16
 """Spaces of at most this many level combinations are enumerated if one block is not enough."""
 _SLOW_BLOCK, _SLOW_ENUMERATE = 2**7, 2**9
-"""The same for statistics that take long."""
+"""The values of _BLOCK and _ENUMERATE for statistics that take long to compute."""
 _KNOWN_MAX_DRAWS, _SLOW_DRAWS = 2**16, 16
-"""Limit of draws with known architectures, and, with others, draws per candidate of the pool."""
+"""Limits in place of _MAX_DRAWS for statistics that take long to compute.
+
+The first one is the number of points if the costs are limited to known architectures. Otherwise,
+the second one is the number of points per candidate of the pool.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class FeasibleSpace:
         """Returns the part of this space that also meets further constraints.
 
         Raises:
-            SearchError: A constraint is on an unknown statistic, or contradicts another one.
+            SearchError: A constraint is on an unknown statistic or contradicts another one, or the
+                further constraints have two lower or two upper bounds on a statistic.
         """
         self.costs.check(constraints)
         part = self
@@ -106,17 +111,20 @@ class FeasibleSpace:
         return Pool(levels, self.costs(levels))
 
     def are_feasible(self, levels: Levels) -> Mask:
-        """Returns which candidates meet the constraints, (candidates,)."""
+        """Returns which candidates exist and meet the constraints, (candidates,)."""
         if not self.constraints and not self.costs.may_refuse:
             return np.ones(len(levels), dtype=bool)
         return self.mask(self.with_statistics(levels))
 
     def select(self, pool: Pool) -> Pool:
-        """Returns the candidates of a pool that meet the constraints."""
+        """Returns the candidates of a pool that exist and meet the constraints."""
         return pool.take(self.mask(pool))
 
     def mask(self, pool: Pool) -> Mask:
-        """Returns which candidates of a pool exist and meet the constraints, (candidates,)."""
+        """Returns which candidates of a pool exist and meet the constraints, (candidates,).
+
+        A candidate does not exist if a statistic is NaN and the costs have ``may_refuse``.
+        """
         mask = np.ones(len(pool), dtype=bool)
         if self.costs.may_refuse:
             for values in pool.statistics.values():
@@ -126,9 +134,9 @@ class FeasibleSpace:
         return mask
 
     def draws(self, seed: int, block: int) -> Iterator[Levels]:
-        """Yields blocks of candidates, feasible or not, from an endless scrambled Sobol sequence.
+        """Yields blocks of candidates, feasible or not, from a scrambled Sobol sequence.
 
-        If the costs know some architectures only, the candidates have these in turn.
+        If the costs are limited to known architectures, the candidates have these in turn.
 
         Args:
             seed: Random seed of the scrambling.
@@ -144,13 +152,14 @@ class FeasibleSpace:
 
         Args:
             size: Number of candidates; fewer are returned if the space has fewer, or if the
-                first 2**22 points of the sequence contain fewer. If statistics take long, these
-                are 16 points per candidate, or 2**16 points with known architectures.
+                first 2**22 points of the sequence contain fewer. If statistics take long, 16 points
+                per candidate (at least 2**11) are drawn, or 2**16 with known architectures.
             seed: Random seed of the scrambling.
 
         Returns:
             The candidates in the order of the sequence, so that the first n are spread out over
-            the space for every n.
+            the space for every n. In a small space, those that the first block of the sequence
+            lacks follow in random order.
         """
         slow = self.costs.is_slow
         limit = _SLOW_ENUMERATE if slow else _ENUMERATE
@@ -175,8 +184,8 @@ class FeasibleSpace:
         """Returns the largest number of points that are drawn for a sample."""
         if not self.costs.is_slow:
             return _MAX_DRAWS
-        is_counted = self.costs.known is not None
-        return _KNOWN_MAX_DRAWS if is_counted else _SLOW_DRAWS * max(size, _SLOW_BLOCK)
+        is_limited = self.costs.known is not None
+        return _KNOWN_MAX_DRAWS if is_limited else _SLOW_DRAWS * max(size, _SLOW_BLOCK)
 
     def _unseen(self, seen: set[bytes], seed: int) -> Pool:
         """Enumerates the feasible candidates that are not in ``seen``, in random order.
@@ -195,7 +204,7 @@ class FeasibleSpace:
 
 
 def sobol_levels(space: SearchSpace, seed: int, block: int) -> Iterator[Levels]:
-    """Yields blocks of canonical levels from one scrambled Sobol sequence, without end.
+    """Yields blocks of canonical levels from one scrambled Sobol sequence of 2**30 points.
 
     Args:
         space: Space of the candidates.

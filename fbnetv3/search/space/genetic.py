@@ -12,7 +12,7 @@ Rates = float | npt.NDArray[np.float64]
 _LOCAL_SHARE = 0.5
 """Share of the mutations of ordered variables that move to a nearby level."""
 _LOCAL_WIDTHS = (0.002, 0.2)
-"""Bounds of the standard deviation of such a move, as a share of the variable's range.
+"""Bounds of the standard deviation of a move to a nearby level, as a share of the range.
 
 The standard deviation is drawn log-uniformly: wide moves find the region of an optimum, narrow
 moves find the optimum in it.

@@ -9,7 +9,7 @@ from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
 
 class KnownArchitectures:
-    """A set of architectures: the levels of all variables of the part ``architecture``.
+    """A set of architectures, each with a level for every variable of the part ``architecture``.
 
     Args:
         space: Space of the candidates.
@@ -32,7 +32,8 @@ class KnownArchitectures:
 
         Args:
             levels: (candidates, variables) levels; those of the recipe are kept.
-            first: Position in the set of the first candidate's architecture, modulo its size.
+            first: Position of the first candidate's architecture in the set, modulo the size of the
+                set.
         """
         changed = levels.copy()
         turns = (first + np.arange(len(levels))) % len(self._rows)

@@ -1,14 +1,14 @@
 """The log-uniform distribution of evenly spaced whole numbers.
 
-A real number is log-uniform between half a step below the lowest value and half a step above the
-highest one, and rounded to the nearest value, as Optuna's IntDistribution(log=True) does for steps
-of 1. The probability of a value v is then close to proportional to 1 / v:
+The values are low, low + step, ..., high. A real number is log-uniform between lower, which is
+low - step / 2, and upper, which is high + step / 2. It is rounded to the nearest value, as Optuna's
+IntDistribution(log=True) does for steps of 1. The probability of a value v is then close to
+proportional to 1 / v:
 
     P(v) = log((v + step / 2) / (v - step / 2)) / log(upper / lower)
 
-If the lowest value is below the step, half a step below it may be negative. The lower end is then
-(low + step / 2) exp(-step / low), which makes the probability of the lowest value proportional to
-1 / v, too.
+If low is below the step, low - step / 2 may be negative. Instead, lower is then
+(low + step / 2) exp(-step / low), with which P(low) is proportional to 1 / low, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Levels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LogIntegers:
-    """Log-uniform levels 0 to ``size - 1`` of the values low, low + step, ...
+    """Log-uniform levels 0 to ``size - 1``, which stand for the values low, low + step, ...
 
     Attributes:
         low: Smallest value; above 0.
@@ -39,6 +39,7 @@ class LogIntegers:
 
     @property
     def _log_ends(self) -> tuple[float, float]:
+        """The logarithms of lower and upper; see the top of this file."""
         low, half = float(self.low), self.step / 2
         is_far_from_0 = self.low >= self.step
         log_lower = math.log(low - half) if is_far_from_0 else math.log(low + half) - 2 * half / low

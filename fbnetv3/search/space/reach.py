@@ -30,9 +30,10 @@ class Reach:
     """The range of a constrained statistic.
 
     Attributes:
-        low: Smallest value that a short evolution reached.
-        high: Largest value that a short evolution reached.
-        acceptance: Share of the space that meets the constraint, in [0, 1].
+        low: Smallest value that a short evolution reached; without an evolution, for statistics
+            that take long, the smallest value in the probe.
+        high: Largest value that a short evolution reached, or in the probe.
+        acceptance: Share of the probed candidates that meet the constraint, in [0, 1].
     """
 
     low: float
@@ -41,7 +42,7 @@ class Reach:
 
 
 def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
-    """Measures the range of each constrained statistic, within seconds.
+    """Measures the range of each constrained statistic.
 
     Args:
         feasible: Space and constraints.
@@ -54,7 +55,7 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
         SearchError: A constraint is on an unknown statistic.
         InfeasibleError: Too few candidates meet the constraints. The message states the
             constraint, the range of its statistic, and the nearest bound that enough
-            candidates meet.
+            candidates meet, if one was found.
     """
     constraints = feasible.constraints
     feasible.costs.check(constraints)
@@ -99,15 +100,28 @@ def _highest(pool: Pool, name: str, sign: float) -> Pool:
 def _infeasible(
     constraint: Constraint, values: npt.NDArray[np.float64], reach: dict[str, Reach]
 ) -> InfeasibleError:
+    """Returns the error for a constraint that too few candidates meet.
+
+    Args:
+        constraint: The constraint.
+        values: (candidates,) its statistic in the probe; NaN for candidates that do not exist.
+        reach: Range of each constrained statistic, by name.
+    """
     measured = reach[constraint.name]
     if measured.acceptance:
         share = f"only {measured.acceptance:.2%} of the space meets it"
     else:
-        share = "nothing in the space meets it"
-    return InfeasibleError(
+        share = f"none of {len(values)} candidates drawn from the space meets it"
+    text = (
         f"constraint {constraint}: {share}; {constraint.name} ranges from {measured.low:.6g} to "
-        f"{measured.high:.6g}; the nearest bound that enough candidates meet is "
-        f"{_nearest_bound(constraint, values, _enough(values))}"
+        f"{measured.high:.6g}"
+    )
+    existing = values[~np.isnan(values)]
+    if len(existing) < _enough(values):
+        return InfeasibleError(f"{text}; only {len(existing)} of the drawn candidates exist")
+    return InfeasibleError(
+        f"{text}; the nearest bound that enough candidates meet is "
+        f"{_nearest_bound(constraint, existing, _enough(values))}"
     )
 
 

@@ -16,9 +16,12 @@ _LARGEST = float(np.finfo(np.float64).max)
 
 
 def binary_exponent(*values: npt.ArrayLike) -> int:
-    """Returns e such that the largest magnitude of finite values is in [2^(e-1), 2^e).
+    """Returns e such that the largest magnitude of the values is in [2^(e-1), 2^e).
 
     e is 0 if there are no values, or if all values are 0.
+
+    Args:
+        *values: Finite values, as numbers or arrays.
     """
     largest = max((float(np.abs(v).max(initial=0.0)) for v in values), default=0.0)
     return int(np.frexp(largest)[1])

@@ -23,8 +23,10 @@ from fbnetv3.search.fbnet.config import (
     settings_from_config,
     space_from_config,
 )
+from fbnetv3.search.fbnet.datasets import score_name
 from fbnetv3.search.fbnet.identity import file_hashes, values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
+from fbnetv3.search.fbnet.winners import winner_name
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,7 @@ from fbnetv3.search.fbnet.keys import get_search_cfg
         ("CLASSES", -5, "CLASSES=-5"),
         ("HOLD_OUT", -1, "HOLD_OUT=-1"),
         ("STORAGE", "search.db", "STORAGE='search.db' is not a URL; allowed: postgresql://"),
+        ("WARM_START", "a b://", r"WARM_START='a b://' is not a URL; .* or '' for no warm start"),
         ("STORAGE", "postgresql://me:secret@h/d", r"me:\*\*\*@h/d holds a password.*PGPASSWORD"),
         ("RAY.WORKERS", -1, "SEARCH.RAY.WORKERS=-1 is out of range; allowed: 0 or more"),
         ("RAY.CPUS", -0.5, "RAY.CPUS=-0.5"),
@@ -139,6 +142,23 @@ def test_files_that_a_config_names_are_hashed(tmp_path: Path) -> None:
     assert list(before) == ["SEARCH.LATENCY_TABLE"]
     table.write_text("2")
     assert file_hashes(cfg) != before
+
+
+def test_empty_keys_name_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    assert file_hashes(get_search_cfg()) == {}
+
+
+def test_a_registered_evaluator_has_scores_without_unit() -> None:
+    cfg = get_search_cfg()
+    cfg.SEARCH.EVALUATOR = "mine"
+    assert score_name(cfg) == "score"
+
+
+def test_winners_without_upper_bounds_do_not_replace_the_best() -> None:
+    assert winner_name([]) == winner_name([Constraint("macs", lower=1e6)]) == "best_evolved"
+    assert winner_name([Constraint("macs", lower=1e6, upper=2e6)]) == "best_macs_2M"
 
 
 def test_a_teacher_and_initial_weights_are_hashed(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_costs_are_those_of_the_final_network(run: Path) -> None:
     cfg = read_search_config(str(run / "config.yaml"), ["OUTPUT_DIR", str(run)])
     assert (cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES) == (5, 10)
     comments = (run / "best.yaml").read_text()
-    assert "costs with 10 classes; with the 5 classes of the search: activations" in comments
+    assert "costs above: with 10 classes; with the search's 5 classes: activations" in comments
     report = report_run(run).read_text()
     line = "candidates train on 5 classes; their costs are those of networks with 10 classes"
     assert line in report

@@ -61,5 +61,22 @@ def test_a_space_of_lengths_has_no_rungs(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(table))
     own = ["SEARCH.SPACE", str(tmp_path / "own.yaml"), "SOLVER.MAX_EPOCHS", 9]
     check_task(SearchSetup(_cfg(*own)))
-    with pytest.raises(SearchError, match=r"recipe sets epochs, but SEARCH\.RUNGS"):
+    with pytest.raises(SearchError, match=r"space sets epochs, but SEARCH\.RUNGS"):
         check_task(SearchSetup(_cfg(*own, "SEARCH.RUNGS", [1, 3, 9])))
+
+
+def test_a_space_of_iterations_has_no_rungs(tmp_path: Path) -> None:
+    table = {"detector": {"iterations": {"choices": [10, 20]}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(table))
+    opts = ["SEARCH.SPACE", str(tmp_path / "own.yaml"), "SEARCH.FIX", [], "SEARCH.RUNGS", [1, 3]]
+    cfg = _cfg(*opts, base="search/retinanet_bccd.yaml")
+    with pytest.raises(SearchError, match=r"space sets iterations, but SEARCH\.RUNGS"):
+        check_task(SearchSetup(cfg))
+
+
+def test_a_resolution_without_rows_is_for_detectors(tmp_path: Path) -> None:
+    table = {"resolution": {"choices": [16, 32]}, "recipe": {"lr": {"choices": [0.1, 0.2]}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(table))
+    cfg = _cfg("SEARCH.SPACE", str(tmp_path / "own.yaml"), "SEARCH.FIX", [])
+    with pytest.raises(SearchError, match="resolution, which has no effect on classifiers"):
+        check_task(SearchSetup(cfg))

@@ -64,6 +64,7 @@ def test_a_field_whose_condition_fails_keeps_the_value_of_the_config() -> None:
         ({"optimiser": "sgd"}, "not an earlier variable of the space.*did you mean optimizer"),
         ("adamw", "allowed: one earlier variable and its value"),
         ({}, "allowed: one earlier variable and its value"),
+        ({"optimizer": []}, "allowed: one earlier variable and its value"),
         ({"optimizer": "sgd", "mixup": 0.0}, "allowed: one earlier variable and its value"),
     ],
 )

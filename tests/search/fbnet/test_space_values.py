@@ -63,6 +63,7 @@ def test_a_recipe_is_read_by_the_types_of_its_fields(line: str, parameter: Param
         ("ema: {range: [0, 1]}", "recipe ema: a range is for numbers"),
         ("ema: {choices: [0, 1]}", "recipe ema=0 is not allowed; allowed: true or false"),
         ("optimizer: {range: [0, 1]}", "recipe optimizer: a range is for numbers"),
+        ("steps: {range: [0, 1]}", "this is a list of numbers; write"),
         ("optimizer: {choices: [sgd, 3]}", "recipe optimizer=3"),
         ("lr: {choices: [0.1, 0.2], tie: 3}", "tie 3"),
     ],
@@ -136,7 +137,7 @@ def test_fixed_variables_are_read_by_their_type(fixed: dict[str, Any], value: An
 
 @pytest.mark.parametrize("fixed", [{"lr": "fast"}, {"lr": True}, {"lr": None}, {"stage1_n": "two"}])
 def test_fixed_variables_of_another_type_are_refused(fixed: dict[str, Any]) -> None:
-    with pytest.raises(SearchError, match="is not a number"):
+    with pytest.raises(SearchError, match="is not a number; the variable has"):
         FBNetSpace(parse_yaml(NANO), fixed)
 
 

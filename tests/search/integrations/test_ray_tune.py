@@ -128,7 +128,7 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"executor": None}, "executor= is not allowed, since Ray Tune evaluates the trials"),
-        ({"direction": "minimize"}, "direction= is not allowed, since mode says it"),
+        ({"direction": "minimize"}, "direction= is not allowed, since mode= sets it"),
         ({"ahead": 2}, "ahead= is not allowed"),
         ({"mode": "up"}, "mode='up' is unknown; allowed: max, min"),
     ],

@@ -47,3 +47,15 @@ def test_constraints_that_exclude_each_other_name_a_bound_that_helps(
     relaxed = Constraint(name, **{side: float(value)})
     others = [c for c in constraints if c is not old]
     measure_reach(_feasible(*others, relaxed), 0)  # the advice is followed
+
+
+def test_few_candidates_that_exist() -> None:
+    class Statistics:
+        may_refuse = True
+
+        def __call__(self, configs: list[dict[str, Any]]) -> dict[str, list[float]]:
+            return {"a": [0.0 if c["a"] + c["b"] == 0 else np.nan for c in configs]}
+
+    feasible = FeasibleSpace(Costs(SPACE, Statistics()), (Constraint("a", upper=5),))
+    with pytest.raises(InfeasibleError, match="only 0 of the drawn candidates exist"):
+        measure_reach(feasible, 0)
