@@ -147,7 +147,7 @@ class SearchSettings:
             raise SearchError(
                 f"batch_size={self.batch_size} is larger than the pool (pool_size={self.pool_size})"
             )
-        # imported late: reading a search's config needs no torch
+        # imported late: the predictors import torch, which takes seconds
         from fbnetv3.search.predictors.predictor import fit_function
 
         fit_function(self.predictor)
