@@ -34,14 +34,14 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def alternate(
-    steps: Mapping[str, Step], rounds: int, done: Step, clock: Clock | None = None
+    steps: Mapping[str, Step], rounds: int, after_round: Step, clock: Clock | None = None
 ) -> dict[str, list[float]]:
     """Times steps in turn, so that other load on the machine affects all of them alike.
 
     Args:
         steps: Steps by name, already warmed up.
         rounds: Number of rounds. Each round times every step; the order is reversed after it.
-        done: Function that is called after each round.
+        after_round: Function that is called after each round.
         clock: Function that returns seconds; None uses the wall clock.
 
     Returns:
@@ -55,7 +55,7 @@ def alternate(
         for name in order:
             times[name].append(_seconds(steps[name], repeats[name], clock))
         order.reverse()
-        done()
+        after_round()
     return times
 
 

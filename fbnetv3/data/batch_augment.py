@@ -41,7 +41,7 @@ class BatchAugment:
         world_size: Number of processes.
 
     Raises:
-        DataError: A value is out of its range.
+        DataError: A probability, a fraction or an alpha is out of its range.
     """
 
     num_classes: int
@@ -54,7 +54,7 @@ class BatchAugment:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.cutmix < 0 or not 0 <= self.random_erasing <= 1:
+        if not self.cutmix >= 0 or not 0 <= self.random_erasing <= 1:
             raise DataError(
                 f"a value is out of range: cutmix {self.cutmix} (allowed: >= 0), random_erasing "
                 f"{self.random_erasing} (allowed: [0, 1])"

@@ -14,13 +14,15 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of each class, (classes,), from 0 to 1; NaN where a score is not defined.
+    """Number of images and scores of each class, (classes,).
+
+    Scores are from 0 to 1, and NaN where they are not defined.
 
     Attributes:
         counts: Number of images of the class.
         precision: Share of the predictions of the class that is right.
         recall: Share of the images of the class that is predicted as it.
-        f1: Harmonic mean of precision and recall.
+        f1: Harmonic mean of precision and recall; 0 if a class with images is never predicted.
     """
 
     counts: Ints

@@ -28,17 +28,17 @@ def _kind(path: Path) -> str:
         head = file.read(512)
     if not head:
         return "empty"
-    if head.lstrip()[:1] == b"<":
-        return "web page"
     # safetensors: 8 bytes little-endian header length, then a json object
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return "safetensors"
-    return "torch"
+    return "web page" if head.lstrip()[:1] == b"<" else "torch"
 
 
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+        if not tensors:
+            raise WeightsFileError(f"{path} contains no weights: it has no tensors")
         return without_prefixes(tensors), decode_metadata(file.metadata() or {})
 
 
@@ -54,7 +54,7 @@ def decode_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def refuse_compressed(path: str | os.PathLike[str]) -> None:
-    """Refuses a compressed archive before anything in it is unpacked.
+    """Refuses an archive that is larger when unpacked, before anything in it is unpacked.
 
     ``torch.save`` does not compress. A small compressed archive can fill the memory.
 
@@ -64,6 +64,7 @@ def refuse_compressed(path: str | os.PathLike[str]) -> None:
     Raises:
         WeightsFileError: The file is an archive whose content is larger than the file.
         OSError: The file cannot be read, or is a pipe or device.
+        zipfile.BadZipFile: The file is a damaged archive.
     """
     with open_regular(path, MAX_BYTES["weights"]) as file:
         if not zipfile.is_zipfile(file):

@@ -103,3 +103,16 @@ def test_a_file_without_tensors(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, path)
     with pytest.raises(WeightsFileError, match=r"contains no weights.*epoch"):
         read_tensors(path)
+    save_file({}, path)
+    with pytest.raises(WeightsFileError, match="contains no weights"):
+        read_tensors(path)
+
+
+def test_a_header_whose_length_looks_like_html(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    length = int.from_bytes(b" <\0\0\0\0\0\0", "little")
+    save_file(TENSORS, path, metadata={"note": ""})
+    empty = int.from_bytes(path.read_bytes()[:8], "little")
+    save_file(TENSORS, path, metadata={"note": "x" * (length - empty)})
+    assert path.read_bytes()[:2] == b" <"
+    assert _same(read_tensors(path)[0])

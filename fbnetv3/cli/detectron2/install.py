@@ -39,8 +39,9 @@ PATCH = Path(__file__).with_name("detectron2.patch")
 VERSION = f"{SDIST_VERSION}+fbnetv3.2"
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch", "patch_ng", "fvcore")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
-# From 26.3 on, pip refuses archives of PyPI that declare an address as a dependency, even an
-# optional one as in detectron2's extra "all". Then OLDER_PIP downloads the archive.
+# From 26.3 on, pip refuses a source archive of the index with a direct-URL dependency
+# (``name @ https://...``), even one of an extra, as in detectron2's extra "all". OLDER_PIP then
+# downloads the archive.
 STRICT_PIP = (26, 3)
 OLDER_PIP = "26.2.1"
 OLDER_PIP_SHA256 = "71138adf1f4ca900cdb7d289c21b7494329f2332b6d85f0e1c42108c0384ed3e"
@@ -68,7 +69,7 @@ class Installed(NamedTuple):
     version: str | None
 
     @property
-    def is_patched(self) -> bool:
+    def is_from_this_installer(self) -> bool:
         """Whether any version of this installer made the installation."""
         return (self.version or "").startswith(f"{SDIST_VERSION}+fbnetv3.")
 
@@ -121,7 +122,7 @@ def check_installed(installed: Installed) -> None:
 
 
 def check_build_requirements() -> None:
-    """Raises InstallError if the environment cannot build or import detectron2."""
+    """Raises InstallError if the environment lacks a package that building detectron2 needs."""
     missing = [name for name in BUILD_REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:
         pip = "python -m ensurepip, and then " if "pip" in missing else ""
@@ -227,7 +228,7 @@ def extract(archive: Path, folder: Path) -> Path:
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError) as error:
         raise InstallError(f"cannot unpack {archive}: {error}") from error
     source = folder / f"{SDIST}-{SDIST_VERSION}"
     if not (source / "detectron2" / "__init__.py").is_file():
@@ -317,10 +318,10 @@ def install_from_index(target: Path | None = None) -> None:
             check_imports(source / "detectron2")
             install_wheel(build_wheel(source, work), target)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         raise InstallError(
-            f"cannot install into {target or 'this environment'}: {reason}; "
-            "use a virtual environment that you can write to"
+            f"cannot install into {target or 'this environment'}: {reason}; it takes a folder that "
+            "you can write to, and space for temporary files"
         ) from error
 
 
@@ -374,9 +375,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     installed = find_installed(arguments.target)
-    is_outdated = installed is not None and installed.is_patched and installed.version != VERSION
+    is_outdated = (
+        installed is not None and installed.is_from_this_installer and installed.version != VERSION
+    )
     if installed is not None and not is_outdated:
-        if not installed.is_patched:
+        if not installed.is_from_this_installer:
             check_installed(installed)
         version = f"{installed.version} " if installed.version else ""
         print(f"detectron2 {version}is installed in {installed.path}: left alone")

@@ -24,14 +24,14 @@ from fbnetv3.export.errors import ExportError
 from fbnetv3.weights.classes import class_order, other_classes
 
 BOX_TOLERANCE = 0.1
-"""Largest allowed difference of a side of a box from torch's in float32, in image pixels."""
+"""Largest allowed difference of a coordinate of a box from torch's in float32, in image pixels."""
 SCORE_TOLERANCE = 1e-3
 """Largest allowed difference of a score from torch's in float32."""
 MIN_AGREEMENT = 0.9
 """Smallest allowed share of clear objects that an 8-bit file and torch have in common."""
 _IOU_MARGIN = 1e-3  # an IoU this close to the NMS threshold may be on either side by rounding
 # Smallest score of a clear object, and smallest IoU of two boxes of the same object
-_CLEAR, _SAME = 0.5, 0.5
+_CLEAR_SCORE, _SAME_IOU = 0.5, 0.5
 
 ImageRun = Callable[[Image.Image], Boxes]
 """Function from an image of any size to boxes in pixels of this image."""
@@ -42,9 +42,9 @@ class Difference:
     """The largest differences between the boxes of a file and of torch.
 
     Attributes:
-        box: Largest difference of a side of a box, in pixels of the image.
+        box: Largest difference of a coordinate of a box, in pixels of the image.
         score: Largest difference of a score.
-        objects: Number of torch's objects that were compared.
+        objects: Number of torch's objects. Objects that rounding may remove count, too.
     """
 
     box: float = 0.0
@@ -101,17 +101,19 @@ def compare(
     return total
 
 
-def _nothing_to_compare() -> ExportError:
+def _nothing_to_compare(with_score: str = "") -> ExportError:
     return ExportError(
-        "the detector sees no object in the images to compare on, so that the file cannot be "
-        "checked; name a data set with objects with --data"
+        f"the detector sees no object{with_score} in the images to compare on, so that the file "
+        "cannot be checked; name a data set with objects with --data"
     )
 
 
 def _compare_image(actual: Boxes, expected: Boxes, network: DetectorNetwork) -> Difference:
     shapes = [output.shape[1:] for output in actual]
     if shapes != [(4,), (), ()] or not all(np.isfinite(output).all() for output in actual):
-        raise mismatch(f"boxes of shape {actual.boxes.shape}, or values that are not finite")
+        raise mismatch(
+            f"boxes, scores and classes of shapes {shapes} an object, or values that are not finite"
+        )
     free = np.ones(len(actual.scores), bool)
     result, missing = Difference(objects=len(expected.scores)), []
     for i in range(len(expected.scores)):
@@ -175,7 +177,7 @@ def _described(
         return f"{counts} in an image"
     finite = [d for _, d in missing if np.isfinite(d.box)]
     if not finite:
-        return f"other classes for {max(len(missing), len(surplus))} objects of an image"
+        return f"{max(len(missing), len(surplus))} objects of an image that torch does not have"
     box, score = max(d.box for d in finite), max(d.score for d in finite)
     return (
         f"boxes that differ by {box:.3g} pixels and scores that differ by {score:.3g} (allowed: "
@@ -196,25 +198,25 @@ def compare_quantized(run: ImageRun, detector: Detector, images: Sequence[Image.
     shares, clear, expected_run = [], 0, in_torch(detector)
     for image in images:
         actual, expected = run(image), expected_run(image)
-        clear += int((expected.scores >= _CLEAR).sum())
+        clear += int((expected.scores >= _CLEAR_SCORE).sum())
         shares += [_common(expected, actual), _common(actual, expected)]
     if not clear:
-        raise _nothing_to_compare()
+        raise _nothing_to_compare(f" with a score of {_CLEAR_SCORE} or more")
     share = float(np.concatenate(shares).mean())
     if not share >= MIN_AGREEMENT:
         raise mismatch(
-            f"the same objects with a score of {_CLEAR} or more in {100 * share:.0f}% of the cases "
-            f"(allowed: {100 * MIN_AGREEMENT:.0f}% or more)"
+            f"objects of which {100 * share:.0f}% agree with torch's, among those with a score of "
+            f"{_CLEAR_SCORE} or more of either (allowed: {100 * MIN_AGREEMENT:.0f}% or more)"
         )
     return share
 
 
 def _common(objects: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
     """Returns for each clear object of ``objects`` whether ``others`` have it, too."""
-    clear = objects.scores >= _CLEAR
+    clear = objects.scores >= _CLEAR_SCORE
     overlaps = _overlaps(objects.boxes[clear], others.boxes)
     same = objects.classes[clear][:, None] == others.classes[None, :]
-    return np.asarray((same & (overlaps >= _SAME)).any(1))
+    return np.asarray((same & (overlaps >= _SAME_IOU)).any(1))
 
 
 def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> float:
@@ -228,16 +230,16 @@ def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> f
     results: list[dict[str, Any]] = []
     for record in data.records:
         boxes, scores, classes = run(read_image(record["file_name"]))
-        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
-        columns = zip(sides, scores.tolist(), classes.tolist(), strict=True)
+        xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+        columns = zip(xywh, scores.tolist(), classes.tolist(), strict=True)
         results += [
             {
                 "image_id": record["image_id"],
                 "category_id": ids[label],
-                "bbox": side,
+                "bbox": box,
                 "score": score,
             }
-            for side, score, label in columns
+            for box, score, label in columns
         ]
     return evaluate_boxes(data.ground_truth(), results).overall.get("AP", float("nan"))
 

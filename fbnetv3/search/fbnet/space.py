@@ -27,7 +27,7 @@ from fbnetv3.io import atomic_write
 from fbnetv3.registries import COUNTED, LATENCY
 from fbnetv3.search.checks import as_whole
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.fbnet.space_file import list_spaces, naming_file, read_space_table
+from fbnetv3.search.fbnet.space_file import list_spaces, naming_source, read_space_table
 from fbnetv3.search.fbnet.space_table import Ref, TableReader, resolve
 from fbnetv3.search.fbnet.space_values import RESOLUTION, check_ops, check_row_values
 from fbnetv3.search.fbnet.table_space import TableSpace, positive
@@ -81,7 +81,7 @@ class FBNetSpace(TableSpace):
             SearchError: The file cannot be read, or does not describe a space.
         """
         path, table = read_space_table(name)
-        with naming_file(path):
+        with naming_source(path):
             return cls(table, fixed)
 
     @property

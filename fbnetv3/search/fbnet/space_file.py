@@ -29,7 +29,7 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
     The content gets the name of the file as ``name`` if it has none.
 
     Args:
-        name: One of :func:`list_spaces`, or the path of a yaml.
+        name: One of :func:`list_spaces`, or a path that ends in .yaml or .yml.
 
     Raises:
         SearchError: The file cannot be read, or is not a mapping of plain values.
@@ -45,7 +45,7 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
             f"of {', '.join(known)}, or a name that a file of --import registers"
             f"{did_you_mean(name, [*known, *SPACES])}"
         ) from error
-    except (YamlError, UnicodeDecodeError) as error:
+    except (YamlError, ValueError) as error:
         raise SearchError(f"space {path} is not a yaml of plain values: {error}") from error
     if not isinstance(table, dict):
         raise SearchError(f"space {path} does not consist of KEY: VALUE pairs")
@@ -58,11 +58,11 @@ def named(table: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def naming_file(path: str | Path) -> Iterator[None]:
+def naming_source(source: str | Path) -> Iterator[None]:
     """Lets the errors about a space's table begin with its file or its name.
 
     Args:
-        path: Path of the file, or a text such as ``space my_space``.
+        source: Path of the file, or a text such as ``space my_space``.
 
     Raises:
         SearchError: The block raised a SearchError, or an error that values of an unexpected type
@@ -72,4 +72,4 @@ def naming_file(path: str | Path) -> Iterator[None]:
         with data_errors(SearchError, "a value of the space"):
             yield
     except SearchError as error:
-        raise SearchError(f"{path}: {error}") from None
+        raise SearchError(f"{source}: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 from fbnetv3.registries import SPACES
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.space import FBNetSpace
-from fbnetv3.search.fbnet.space_file import named, naming_file, read_space_table
+from fbnetv3.search.fbnet.space_file import named, naming_source, read_space_table
 from fbnetv3.search.fbnet.table_space import TableSpace
 
 
@@ -34,7 +34,7 @@ def open_space(name: str, fixed: Mapping[str, Any], network: str, side: int) -> 
         table = named(table, name) if isinstance(table, Mapping) else table
     else:
         path, table = read_space_table(name)
-    with naming_file(path):
+    with naming_source(path):
         if isinstance(table, Mapping) and ("network" in table or "arguments" in table):
             return NetworkSpace(table, fixed, network=network, side=side)
         return FBNetSpace(table, fixed)

@@ -65,8 +65,8 @@ def best_so_far(result: SearchResult, score: str, statistic: str | None) -> Figu
         Axis.around("trial", [*numbers, numbers[-1] + 1]),
         Axis.around(score, scores),
     )
-    first_of_batch = {t.batch: t.number for t in reversed(ordered) if t.batch > 0}
-    for number in first_of_batch.values():
+    first_of_batch = {t.batch: t.number for t in reversed(ordered)}
+    for number in sorted(first_of_batch.values())[1:]:
         chart.vertical(number - 0.5, "aid")
     chart.line([*numbers, numbers[-1] + 1], [*best, best[-1]], "best", steps=True)
     for stage, trials in by_stage(ordered):
@@ -102,7 +102,7 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
         chart.dots([t.statistics[statistic] for t in part], scores_of(part), stage, tooltips)
     caption = (
         f"{len(front)} of {len(trials)} trials are on the Pareto front: no other trial scores "
-        "as well at the same or a lower cost."
+        "as well at the same or a lower cost. Of equal trials, one is counted."
     )
     return Figure(f"{score} against {axis.label}", chart.svg(), caption, (COARSE, FINE, FRONT))
 
@@ -121,7 +121,7 @@ def rank_by_epoch(stop: EarlyStop, *, in_use: bool, unit: str = "epoch") -> Figu
         Axis.around(unit, [0, *stop.epochs]),
         Axis.around("Spearman's rank correlation", [0, 1, *stop.correlation]),
     )
-    legend = [("best", "first batch")]
+    legend = [("best", "candidates of the first batch that are ranked")]
     if in_use:
         chart.horizontal(stop.threshold, "aid")
         legend.append(("aid", f"threshold {stop.threshold:g}"))
@@ -137,7 +137,7 @@ def rank_by_epoch(stop: EarlyStop, *, in_use: bool, unit: str = "epoch") -> Figu
 
 def _early_stop_caption(stop: EarlyStop, in_use: bool, unit: str) -> str:
     if not in_use:
-        return "Early stopping is off: every candidate is trained in full."
+        return "No early stop is in use: it is off, or the first batch has not decided on it yet."
     if stop.epoch is None:
         return (
             f"The correlation does not stay at {stop.threshold:g} or more before the last "
@@ -171,7 +171,7 @@ def score_by_prediction(
         chart.dots([float(t.predicted or 0) for t in part], scores_of(part), stage, tooltips)
     caption = (
         "Each candidate's score was predicted from the batches before its own. The predictor "
-        "chooses candidates with a high prediction, so their spread is small, and the tau of a "
+        "chooses candidates with a good prediction, so their spread is small, and the tau of a "
         "single batch (in the table) is not reliable."
     )
     return Figure(name, chart.svg(), caption, (COARSE, FINE, DIAGONAL))

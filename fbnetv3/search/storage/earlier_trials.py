@@ -83,6 +83,10 @@ def trials_of_study(study: optuna.Study, direction: str) -> list[EarlierTrial]:
 def trials_of_storage(source: StoredStudy, direction: str) -> list[EarlierTrial]:
     """Returns the trials of a stored study; a SQLite file, perhaps untrusted, is read from a copy.
 
+    Args:
+        source: Study whose storage is a URL.
+        direction: Direction of the search: ``maximize`` or ``minimize``.
+
     Raises:
         SearchError: The storage cannot be read, does not have the study, or has several and none is
             named; or the study has another direction or several objectives.
@@ -95,7 +99,7 @@ def trials_of_storage(source: StoredStudy, direction: str) -> list[EarlierTrial]
     name = without_password(source.storage)
     if is_missing(source.storage):
         raise SearchError(f"warm start: the storage {name} does not exist; give another one")
-    with _database(name), snapshot(source.storage) as copy:
+    with _storage_errors(name), snapshot(source.storage) as copy:
         return trials_of_study(_load(copy, source.study, name), direction)
 
 
@@ -138,7 +142,7 @@ def _load(url: str, study: str | None, name: str) -> optuna.Study:
 
 
 @contextmanager
-def _database(name: str) -> Iterator[None]:
+def _storage_errors(name: str) -> Iterator[None]:
     """Turns an error of a database into a SearchError with a message on one line."""
     try:
         with data_errors(SearchError, f"the content of storage {name}"):
@@ -229,7 +233,7 @@ def config_in_space(space: SearchSpace, values: Mapping[str, Any]) -> tuple[dict
     required = {p.name for p in space.parameters if not p.active_if}
     missing = sorted(required - {*values})
     if missing:
-        return {}, f"without a value of {', '.join(map(str, missing[:5]))}"
+        return {}, _without_values(missing)
     if unknown:
         return {}, f"with {', '.join(map(short, unknown[:5]))}, which the space lacks"
     config: dict[str, Any] = {}
@@ -238,7 +242,13 @@ def config_in_space(space: SearchSpace, values: Mapping[str, Any]) -> tuple[dict
             config[name] = _read(space, name, value)
         except SearchError:
             return {}, f"with a value of {name} that is not in the space"
-    return config, ""
+    (active,) = space.active(space.levels([config]))
+    missing = sorted({name for name, on in zip(space.names, active, strict=True) if on} - {*config})
+    return ({}, _without_values(missing)) if missing else (config, "")
+
+
+def _without_values(names: Sequence[str]) -> str:
+    return f"without a value of {', '.join(names[:5])}"
 
 
 def _read(space: SearchSpace, name: str, value: Any) -> Any:

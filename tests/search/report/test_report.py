@@ -197,7 +197,7 @@ def test_without_epoch_scores_there_is_no_curve_by_epoch() -> None:
 def test_the_curve_is_shown_where_early_stopping_is_off() -> None:
     search = problem.search(iterations=1, finalists=0, early_stop_threshold=None)
     text = _page(search.space, search.run(problem.evaluate)).text
-    assert "Early stopping is off" in text
+    assert "No early stop is in use: it is off" in text
 
 
 @pytest.mark.parametrize("count", [1, 3])

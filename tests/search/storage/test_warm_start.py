@@ -10,6 +10,7 @@ import pytest
 
 from fbnetv3.search import Choice, FloatRange, IntRange, SearchError, SearchSpace, StoredStudy, When
 from fbnetv3.search.storage.database import sqlite_url
+from fbnetv3.search.storage.earlier_trials import config_in_space
 from fbnetv3.search.storage.warm_start import read_warm_start
 from tests.search import problem
 
@@ -116,6 +117,13 @@ def test_trials_of_a_study_are_taken_and_the_others_are_counted(
     text = str(started)
     assert f": {len(expected)} of 22 trials; not taken: " in text
     assert "1 pruned" in text
+
+
+def test_active_variables_must_have_a_value() -> None:
+    values = {"depth": 2, "lr": 0.01, "kernel": 3}
+    assert config_in_space(SPACE, {**values, "optim": "rmsprop"})[1] == ""
+    assert config_in_space(SPACE, {**values, "optim": "sgd", "nesterov": "True"})[1] == ""
+    assert config_in_space(SPACE, {**values, "optim": "sgd"}) == ({}, "without a value of nesterov")
 
 
 def test_a_search_starts_from_a_study_and_reports_it(study: optuna.Study) -> None:
