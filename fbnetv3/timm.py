@@ -1,6 +1,6 @@
 """Registers the FBNets of the zoo with timm: ``import fbnetv3.timm``.
 
-Then ``timm.create_model("fbnetv3_a")`` builds them, with timm's arguments ``pretrained``,
+Then ``timm.create_model("fbnetv3_a")`` builds one of them, with timm's arguments ``pretrained``,
 ``num_classes``, ``in_chans``, ``global_pool``, ``features_only``, ``out_indices``, ``drop_rate``
 and ``drop_path_rate``. Libraries that build their encoders with timm can use the names, too. Names
 that timm has itself (``fbnetv3_b``, ``efficientnet_b0``) stay timm's.
@@ -37,7 +37,7 @@ def _register_all() -> None:
 
 
 def _configs(names: list[str]) -> dict[str, dict[str, Any]]:
-    """Returns timm's description of all weights, and of each architecture that has none."""
+    """Returns timm's default config of each weights record, and of architectures without any."""
     configs = {name: _config(name) for name in names}
     for record in all_records():
         if record.name in names:
@@ -63,7 +63,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _entry_point(name: str) -> Callable[..., nn.Module]:
-    """Returns timm's entry point for an architecture: a function that has its name."""
+    """Returns timm's entry point for an architecture: a function with the architecture's name."""
 
     def create(
         pretrained: bool = False,

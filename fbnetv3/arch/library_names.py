@@ -36,7 +36,7 @@ _FLAGS = {"true": True, "false": False}
 _NO_WORDS = ("true", "false", "none", "null", "nan", "inf", "infinity")
 _ALLOWED = (
     f"a bool, a number of magnitude at most {_MAX_NUMBER}, a word (a letter, then letters, digits, "
-    "_ and -, at most 64; not none, null, nan or inf), or a (nested) list of 1 to "
+    "_ and -, at most 64 characters; not none, null, nan or inf), or a (nested) list of 1 to "
     f"{_MAX_LENGTH} of them"
 )
 

@@ -162,7 +162,8 @@ def register_cost(
     Returns:
         A decorator for a function ``formula(layer, size) -> (Cost, output size)``. Sizes are sides
         in pixels. Numbers may be ints or int64 arrays, so the formula must be plain arithmetic
-        (``+``, ``*``, ``//``, comparisons, numpy). Layers after the first must keep the size.
+        (``+``, ``*``, ``//``, comparisons, numpy). In a row, the layers after the first must keep
+        the size.
 
     Raises:
         ArchError: The name is taken, or a key is unknown or common to all ops.

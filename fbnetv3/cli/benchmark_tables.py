@@ -58,7 +58,7 @@ def format_table(times: Sequence[FormTime], threads: int) -> Table:
     first = times[0].form
     title = (
         f"{threads} thread{plural}; speed: relative to {first}, median of the rounds' ratios; "
-        "spread: 10th to 90th percentile of these"
+        "spread: 10th to 90th percentile of these ratios"
     )
     table = Table(_model_column(), "batch", "form", "runtime", title=title)
     for column in ("ms", "speed", "spread"):
@@ -96,7 +96,7 @@ def check_same_runtime(path: Path, runtime: str) -> None:
     if table.about.get("runtime", "torch") != runtime:
         raise BenchmarkError(
             f"{path} is a latency table of {table.runtime}, not of {runtime}; give another FILE, "
-            "or remove it"
+            "or remove this one"
         )
 
 

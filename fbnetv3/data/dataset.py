@@ -396,5 +396,5 @@ def check_same_classes(train: HasClasses, val: HasClasses) -> None:
     difference = "; ".join(parts) or "the same names in another order"
     raise DataError(
         f"the classes of {train.name} ({len(train.classes)}) and {val.name} ({len(val.classes)}) "
-        f"differ: {difference}; rename or remove class folders so that both have the same classes"
+        f"differ: {difference}; rename or remove classes (class folders) to make them equal"
     )

@@ -157,6 +157,6 @@ def _column(dataset: Any, name: str, kind: str, column: str, feature: Any) -> st
     if of_type:
         advice = f"; choose one by {kind}=: {some(of_type, 20)}"
     elif kind == "label":
-        advice += "; make classes of a column with class_encode_column"
+        advice += "; turn a column into classes with class_encode_column"
     wrong = f"column {column!r} is not" if column else f"{len(of_type)} columns are"
     raise DataError(f"{name}: {wrong} of the type {feature.__name__}{advice}")

@@ -82,8 +82,8 @@ def load_detector_weights(
 
     The weights may be those of a detector. If its classes differ from those of the data, the layers
     that depend on the classes are freshly initialised; if only their order differs, the rows of
-    these layers are reordered. The weights of a classifier, MODEL.ARCH in any known layout (see
-    weights/converters.py) or a ResNet, are loaded into the bottom-up part.
+    these layers are reordered. The weights of a classifier are loaded into the bottom-up part: of
+    the FBNet in MODEL.ARCH, in any layout that weights/converters.py knows, or of a ResNet.
 
     Args:
         model: Detector to load into.
@@ -106,7 +106,7 @@ def load_detector_weights(
     if not training:
         raise LoadError(
             f"{weights.source} does not hold a detector; a classifier's weights can start a "
-            "training, but have no boxes to score: give the weights of a trained detector"
+            "training, but predict no boxes to score; give the weights of a trained detector"
         )
     return _load_classifier(model, weights, cfg)
 
@@ -219,7 +219,8 @@ def _load_bottom_up(
     if wrong:
         raise LoadError(
             f"{uri}: the weights do not fit the backbone: {len(wrong)} of its tensors are missing "
-            f"or of another shape ({some(wrong, 3)}); use those of MODEL.ARCH or RESNETS.DEPTH"
+            f"or of another shape ({some(wrong, 3)}); use weights of the config's MODEL.ARCH or "
+            "MODEL.RESNETS.DEPTH"
         )
     model.load_state_dict({prefix + key: value for key, value in fitting.items()}, strict=False)
     loaded = tuple(prefix + key for key in fitting)

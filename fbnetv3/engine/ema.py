@@ -292,7 +292,8 @@ def _require_same_names(what: str, expected: Any, actual: Mapping[str, Any]) -> 
         parts += [f"has unexpected {', '.join(extra[:3])}"] * bool(extra)
         raise EMAError(
             f"{what} does not fit the average: it {' and '.join(parts)} "
-            f"({len(missing)} missing, {len(extra)} unexpected); use the model it was made for"
+            f"({len(missing)} missing, {len(extra)} unexpected); use the model that the average "
+            "was created from"
         )
 
 

@@ -67,7 +67,7 @@ class Experiment:
         reorder: Function that returns a state dict with the classifier's rows in an order from
             :func:`fbnetv3.weights.classes.class_order`.
         train_loader: Training batches of this process; None in an evaluation.
-        compiles: Whether the steps of a training run the network compiled by torch.compile.
+        compiles: Whether training steps call the network in the form that torch.compile returns.
         plan: Rows (name, value) of the task at the top of the printed training plan.
     """
 

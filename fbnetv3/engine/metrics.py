@@ -82,7 +82,7 @@ def last_scores(path: Path) -> dict[str, float]:
 
 
 def recent_values(storage: EventStorage) -> dict[str, list[list[float]]]:
-    """Returns the values for the medians in the next rows of metrics.json, for a checkpoint.
+    """Returns the latest values, from which a resumed run computes medians in metrics.json.
 
     Args:
         storage: Event storage of a training.

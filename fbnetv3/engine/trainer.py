@@ -75,8 +75,9 @@ class Trainer(TrainerBase):
     Before each step torch's random generators are seeded from (seed, iteration, rank): the draws of
     a step do not depend on earlier steps, nor on a kill and a resumption in between.
 
-    A step does not wait for a GPU. Its losses stay on the GPU until :meth:`read_losses`, which is
-    called after ``read_period`` steps and by hooks that need the losses.
+    The losses of steps stay on the GPU until :meth:`read_losses`, which is called every
+    ``read_period`` steps and by hooks that need the losses. Except for this call and the loss
+    scaling of float16, the trainer does not wait for the GPU.
 
     Args:
         model: Network in training mode, possibly compiled or wrapped in DistributedDataParallel.

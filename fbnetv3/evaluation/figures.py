@@ -49,7 +49,9 @@ def _titled(source: str, text: str) -> str:
 def draw_confusion(
     matrix: npt.NDArray[np.int64], classes: Sequence[str], path: Path, source: str = ""
 ) -> None:
-    """Draws a confusion matrix: colours are shares of a true class, numbers are images.
+    """Draws a confusion matrix: colours are shares of a true class, numbers count images.
+
+    Above 25 classes, there are no numbers.
 
     Args:
         matrix: (classes, classes) number of images of each true class (rows) with each prediction.

@@ -73,7 +73,7 @@ def order_of_classes(
     if order is None and (ignore_names or is_unnamed) and len(names) == len(data):
         order = list(range(len(data)))
     if order is None:
-        end = ", or compare their number alone with --ignore-class-names"
+        end = ", or compare only the number of classes with --ignore-class-names"
         raise EvaluationError(
             f"{dataset.name}: {other_classes(names, data)}; use the data set of the weights"
             f"{end if len(names) == len(data) else ''}"
@@ -135,7 +135,7 @@ def _outcomes(
 def _batches(
     dataset: ImageDataset, views: Sequence[View], size: int
 ) -> Iterator[list[list[npt.NDArray[np.uint8]]]]:
-    """Yields for each batch of images a list with the pixels of all its images for each view."""
+    """Yields a list for each batch of images: for each view, the pixels of all images."""
 
     def load(index: int) -> list[npt.NDArray[np.uint8]] | FBNetError:
         try:

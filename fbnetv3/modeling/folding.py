@@ -33,8 +33,8 @@ def fold_batch_norm(model: nn.Module) -> int:
     A batch norm is folded if nothing else reads the output of its convolution, both modules are
     called once and have no hooks, and both compute nothing else: subclasses of a convolution and
     batch norms with an activation are left unchanged. Each module is traced separately with its
-    submodules as leaves, so an op that cannot be traced is left unchanged and does not affect the
-    others. A folded batch norm becomes ``nn.Identity``; all other modules keep their names and
+    submodules as leaves, so a module that cannot be traced is left unchanged and does not affect
+    the others. A folded batch norm becomes ``nn.Identity``; all other modules keep their names and
     methods.
 
     Args:
@@ -82,7 +82,7 @@ def _trace(module: nn.Module) -> fx.Graph | None:
     except Exception:  # a user's forward may raise anything when it is given symbolic tensors
         return None
     finally:
-        # a forward may count its calls: detectron2's batch norms of several levels do
+        # a forward may count its calls, as detectron2's CycleBatchNormList does
         vars(module).clear()
         vars(module).update(attributes)
 

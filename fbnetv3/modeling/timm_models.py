@@ -15,7 +15,7 @@ from fbnetv3.requires import MissingPackageError, require
 
 # Arguments of timm.create_model that a name such as timm/resnet18?drop_rate=0.1 must not set
 # (arch/library_names.py): those that build_model sets itself, those that read files or download,
-# and those for export.
+# those for export, and the device and type of the weights.
 _RESERVED = (
     "num_classes",
     "drop_rate",

@@ -107,12 +107,12 @@ def last_feature_map(classifier: Classifier) -> str:
             return name
     raise PredictError(
         f"{classifier.source}: the network has no feature map of a convolution before its "
-        "classifier, as --explain needs; use a convolutional network"
+        "classifier, which --explain needs; use a convolutional network"
     )
 
 
 def _outputs(classifier: Classifier) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns the layers of a network with the shapes of their outputs, as they are run."""
+    """Returns the layers of a network with the shapes of their outputs, in order of execution."""
     shapes: list[tuple[str, tuple[int, ...]]] = []
 
     def record(name: str) -> Any:

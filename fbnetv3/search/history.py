@@ -49,7 +49,7 @@ class History:
 
         Args:
             trials: Finished trials, in the order of their numbers.
-            schedule: Batches of the search, which limit the size of a batch.
+            schedule: Batches of the search, with their sizes in the settings.
             sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
                 a batch that is smaller than in the settings then counts as unfinished, unless
                 it has a successor.
@@ -85,8 +85,8 @@ class Known:
         scores: Score of complete trials, by trial number: the score at the epoch of the early stop
             if there is one, else the final score. With rungs, only the last complete trial of each
             candidate has a score: the estimated score at the end of the candidate's training.
-        early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
-            it is not known.
+        early_stop: The epoch after which trials stop, and the rank correlations behind it; None
+            without early stopping, and until the first batch has shown the correlations.
         direction: ``maximize`` or ``minimize``.
         ladder: The candidates on their rungs; None: every trial trains in one go.
     """
@@ -235,15 +235,15 @@ class _Earlier:
             and not (rungs and is_further(trial, earlier)),
             "its number of epochs is none of the rungs": bool(rungs)
             and trial.max_epochs not in rungs,
-            "its seed is that of no finalist": trial.replicate > 0
+            "no finalist has its seed": trial.replicate > 0
             and (trial.stage != "fine" or trial.replicate >= schedule.settings.final_seeds),
             "its number is stored twice": trial.number in self._numbers,
             "its batch does not exist": trial.batch >= schedule.count,
-            "its batch is that of an earlier number": trial.batch < self._batch,
+            "its batch precedes that of an earlier trial": trial.batch < self._batch,
             "its number is too large": trial.number >= limit,
             "its batch has too many trials": self._sizes[trial.batch] >= size,
             "its stage does not fit its batch": trial.stage != schedule.stage_of(trial.batch),
-            "it lacks an objective": _lacks(trial, schedule.settings),
+            "it has no value of an objective": _lacks(trial, schedule.settings),
         }
         return next((text for text, is_true in problems.items() if is_true), "")
 

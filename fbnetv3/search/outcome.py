@@ -26,8 +26,8 @@ def score_of(value: object) -> tuple[float | None, str | None]:
     if isinstance(value, _CONTAINERS):
         return None, (
             f"the score is the {type(value).__name__} {short(value)}, not a number; return the "
-            "score alone, or name several scores by objectives= and return them as a dict; a "
-            "function statistics= returns the costs that are known without an evaluation"
+            "score alone, or name several scores by objectives= and return them as a dict; "
+            "a function given as statistics= computes costs that need no evaluation"
         )
     try:
         number = float(scalar(value))

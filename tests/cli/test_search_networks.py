@@ -57,7 +57,7 @@ def test_a_users_network_is_searched_and_trained(
     assert run_command(search) == 0
     out = capsys.readouterr().out
     assert "of the network searched/net" in out
-    assert "networks cannot be built and are not proposed, such as searched/net?" in out
+    assert "networks cannot be built or run and are not proposed, such as searched/net?" in out
     scores = [json.loads(p.read_text()) for p in run.glob("candidates/*/result.json")]
     assert len(scores) == 7
     assert not list(run.glob("candidates/*/arch.yaml"))

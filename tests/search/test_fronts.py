@@ -154,7 +154,9 @@ def test_stored_trials_that_lack_a_score_are_refused(tmp_path: Path) -> None:
         database.execute(
             "UPDATE trial_user_attributes SET value_json = replace(value_json, 'error', 'other')"
         )
-    with pytest.raises(SearchError, match="not written by this search: it lacks an objective"):
+    with pytest.raises(
+        SearchError, match="not written by this search: it has no value of an objective"
+    ):
         _search(**changes).result()
 
 

@@ -106,7 +106,7 @@ class BoxSet:
         self.images.append(BoxedImage(file, *shown, kept))
 
     def size_of(self, where: str, file: str) -> tuple[int, int] | None:
-        """Returns (width, height) of an image as shown (EXIF); None, with a fault, on failure."""
+        """Returns an image's (width, height) after EXIF rotation; on failure, None with a fault."""
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\0" in file or "\\" in file:
             self.fault(f"{where}: image {file[:80]!r} is outside of {self.root}")

@@ -72,8 +72,8 @@ def _of_text(path: Path, lines: list[str]) -> str:
 
 def _of_yolo() -> str:
     return (
-        "these are labels of YOLO, with the boxes of one image per file; convert the data set by "
-        "its yaml of folders and class names, with: fbnetv3-data convert data.yaml boxes.json"
+        "these are labels of YOLO, with the boxes of one image per file; convert the data set "
+        "with the yaml of its folders and class names: fbnetv3-data convert data.yaml boxes.json"
     )
 
 

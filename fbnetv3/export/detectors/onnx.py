@@ -22,10 +22,10 @@ _BACKBONE, _LAST_LAYERS = "/bottom_up/", ("/cls_score", "/bbox_pred")
 
 
 def write(job: DetectorJob, path: Path) -> None:
-    """Writes an ONNX file whose height and width are free, with the metadata as its properties."""
+    """Writes an ONNX file for images of any height and width, with the metadata in it."""
     import onnx
 
-    with warnings.catch_warnings():  # this exporter is deprecated, and warns of free shapes
+    with warnings.catch_warnings():  # this exporter is deprecated, and warns of dynamic shapes
         warnings.simplefilter("ignore")
         torch.onnx.export(
             job.network,
@@ -61,7 +61,7 @@ def write_int8(job: DetectorJob, path: Path) -> None:
 
     The last layers of the heads, which compute the scores and the boxes, stay in float32: rounding
     their outputs to 8 bits costs average precision, and they take little of the time. A backbone
-    with swish stays in float32, too.
+    with swish or sigmoid stays in float32, too.
 
     Raises:
         ExportError: There are too few calibration images.
@@ -82,8 +82,8 @@ def write_int8(job: DetectorJob, path: Path) -> None:
 def _float_nodes(model: Any) -> list[str]:
     """Returns the names of the nodes that stay in float32."""
     nodes = model.graph.node
-    is_swish = any(node.op_type == "Sigmoid" and _BACKBONE in node.name for node in nodes)
-    return [node.name for node in nodes if not _is_quantized(node, is_swish)]
+    has_sigmoid = any(node.op_type == "Sigmoid" and _BACKBONE in node.name for node in nodes)
+    return [node.name for node in nodes if not _is_quantized(node, has_sigmoid)]
 
 
 def _is_quantized(node: Any, keep_backbone: bool) -> bool:

@@ -29,7 +29,7 @@ from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.files import write_file
 
-# Numbers of images on which float32 files and files with 8-bit integers are compared with torch
+# Number of images on which a file is compared with torch: in float32, and with 8-bit integers
 _COMPARED, _COMPARED_INT8 = 8, 32
 
 
@@ -90,7 +90,7 @@ def export_detector(
 ) -> Iterator[ExportedDetector]:
     """Writes a detector in each format, and yields each file once it was compared with torch.
 
-    If there is a data set to score on, torch's own scores are yielded first.
+    If there is a data set to score on, the result of torch itself is yielded first.
 
     Args:
         detector: Detector to export, on the CPU.
@@ -133,7 +133,7 @@ def _job(detector: Detector, options: DetectorOptions) -> DetectorJob:
 
 
 def _images(options: DetectorOptions) -> list[Image.Image]:
-    """Returns the images to compare on: of the data, else of the calibration, else random."""
+    """Returns the images to compare on: from the scored data, the calibration data, or random."""
     data = options.data or options.calibration
     files = [] if data is None else sample(data, _COMPARED_INT8, options.seed)
     return images_to_compare(files, options.seed)

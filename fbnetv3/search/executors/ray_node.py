@@ -146,7 +146,7 @@ class WorkerActor:
         return message
 
     def stop(self) -> None:
-        """Ends the worker process after it has saved a checkpoint."""
+        """Ends the worker process; a training saves a checkpoint first."""
         self._is_stopped = True
         if self._worker is not None:
             self._worker.stop()

@@ -73,13 +73,13 @@ class NetworkCosts:
         return f"{name} at {side} px" in self._known
 
     def refusal_lines(self) -> list[str]:
-        """Returns a line about the networks so far that cannot be built; [] if there are none."""
+        """Returns a line about the networks that cannot be built or run; [] if there are none."""
         reasons = {key: value for key, value in self._known.items() if isinstance(value, str)}
         if not reasons:
             return []
         network, reason = next(iter(reasons.items()))
         share = f"{len(reasons)} of {len(self._known)} networks"
-        return [f"{share} cannot be built and are not proposed, such as {network}: {reason}"]
+        return [f"{share} cannot be built or run and are not proposed, such as {network}: {reason}"]
 
     def _count(self, name: str, side: int) -> Cost | str:
         try:
@@ -105,7 +105,10 @@ class NetworkCosts:
             _log.warning("%s is damaged and is ignored: costs are counted again", path)
 
     def keep_in(self, path: Path) -> None:
-        """Writes the costs to a json file, now and from now on, whenever there are new ones."""
+        """Writes the costs to a json file: now, after every 200 new ones, and on :meth:`save`.
+
+        Nothing is written while no cost is new.
+        """
         self._file = path
         self.save()
 

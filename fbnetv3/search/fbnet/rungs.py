@@ -27,7 +27,7 @@ def rungs_from_config(cfg: CfgNode) -> tuple[int, ...]:
     if counts_iterations(cfg):
         raise SearchError(
             f"SEARCH.RUNGS={given} are epochs, but the detectors of this config are scored after "
-            "numbers of iterations; set TEST.EVAL_EPOCHS to 1 and SOLVER.MAX_EPOCHS"
+            "numbers of iterations; set SOLVER.MAX_EPOCHS, and set TEST.EVAL_EPOCHS to 1"
         )
     if rungs[-1] != cfg.SOLVER.MAX_EPOCHS:
         raise SearchError(

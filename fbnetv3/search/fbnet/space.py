@@ -5,8 +5,9 @@ one for the row's first layer, and one for its other layers, which matters only 
 than one layer. All layers of a row have the same channels ``c``. Ranges with the same ``tie`` share
 one variable.
 
-The paper counts 10^17 architectures, with one kernel per row, one expansion in the last row of
-several layers, and a fixed resolution. The space ``fbnetv3`` varies all three, which gives 10^20.5.
+The paper counts 10^17 architectures: all layers of a row have the same kernel, all layers of the
+last row with more than one layer have the same expansion, and the resolution is fixed. The space
+``fbnetv3`` has none of these limits, which gives 10^20.5.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class FBNetSpace(TableSpace):
 
     def _read_network(self, reader: TableReader, table: Mapping[str, Any]) -> None:
         divisor = table.get("width_divisor", 8)
-        is_set = divisor is not None  # null: channels are not rounded
+        is_set = divisor is not None  # null: channels are rounded down
         self._divisor = as_whole("space: width_divisor", divisor, low=1) if is_set else None
         self._width = positive(table, "width")
         self._rows = reader.rows(table)
@@ -219,8 +220,8 @@ class FBNetStatistics:
 
     Args:
         space: Space of the candidates.
-        width_divisor: Divisor to whose multiples channel counts are rounded. None: they are not
-            rounded.
+        width_divisor: Divisor to whose multiples channel counts are rounded. None: they are
+            rounded down to integers.
         num_classes: Number of outputs of the classifier.
         latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
     """

@@ -48,8 +48,8 @@ class Row:
     def with_constants(self, parameters: Mapping[str, Parameter]) -> Row:
         """Returns the row with plain values in place of variables that have a single value.
 
-        Costs are computed on arrays of numbers, so that fields such as ``act`` must be plain. ``n``
-        is left as it is.
+        Costs are computed on arrays of numbers, so fields such as ``act`` must be plain. ``n`` is
+        left as it is.
         """
 
         def constant(value: Any) -> Any:
@@ -212,7 +212,7 @@ class TableReader:
             return value
         name = value.get("tie", name)
         if not isinstance(name, str) or not name:
-            raise SearchError(f"tie {short(name)} is not the name of a variable")
+            raise SearchError(f"tie={short(name)} is not allowed; allowed: a name")
         if "when" in value:
             active_if = read_conditions(name, value["when"], self.parameters, active_if)
         parameter = _make_parameter(name, value, part, active_if)
@@ -249,7 +249,7 @@ class TableReader:
                 close = did_you_mean(name, self.parameters)
                 raise SearchError(
                     f"the space has no variable {name!r} to fix{close}; leave it out of "
-                    "SEARCH.FIX, where [] fixes nothing"
+                    "SEARCH.FIX ([] fixes no variable)"
                 )
             parameter = self.parameters[name]
             value = fixed_value(parameter, value)

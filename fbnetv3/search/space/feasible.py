@@ -152,8 +152,8 @@ class FeasibleSpace:
 
         Args:
             size: Number of candidates; fewer are returned if the space has fewer, or if the
-                first 2**22 points of the sequence contain fewer. If statistics take long, 16 points
-                per candidate (at least 2**11) are drawn, or 2**16 with known architectures.
+                first 2**22 points of the sequence contain fewer. If statistics take long, the limit
+                is 16 points per candidate (at least 2**11), or 2**16 with known architectures.
             seed: Random seed of the scrambling.
 
         Returns:

@@ -122,7 +122,9 @@ def test_networks_that_cannot_be_built_have_no_costs() -> None:
     assert np.isnan(values["macs"]).tolist() == [True, False]
     assert np.isnan(values["params"]).tolist() == [True, False]
     (line,) = space.costs(10).refusal_lines()
-    assert line.startswith("1 of 2 networks cannot be built and are not proposed, such as my/net?")
+    assert line.startswith(
+        "1 of 2 networks cannot be built or run and are not proposed, such as my/net?"
+    )
     assert "groups" in line
 
 

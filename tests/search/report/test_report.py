@@ -200,6 +200,15 @@ def test_the_curve_is_shown_where_early_stopping_is_off() -> None:
     assert "No early stop is in use: it is off" in text
 
 
+def test_trials_are_listed_with_the_unit_of_their_scores(
+    searched: tuple[JointNAS, SearchResult],
+) -> None:
+    search, result = searched
+    text = render(search.space, result, About(unit="iteration"))
+    assert '<th scope="col" class="n">iterations</th>' in text
+    assert '<th scope="col" class="n">epochs</th>' not in text
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_running_search(count: int) -> None:
     search = problem.search()
