@@ -54,7 +54,7 @@ def prepare_classifier(
     Args:
         cfg: Config of a classifier.
         context: Process, device and console to run on.
-        training: False: for an evaluation, whose weights must have the classes of the data.
+        training: Whether a training follows. If not, the weights must have the data's classes.
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether the classes of the weights may have other names than the data's.
         own: Network and data sets in place of those of the config.

@@ -32,9 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = partial(commands.add_parser, parents=[import_option()])
     _list_arguments(add("list", help="list models, or weights with --pretrained"))
-    _verify_arguments(
-        add("verify", help="check costs of models, and hashes and accuracies of weights")
-    )
+    _verify_arguments(add("verify", help="check recorded costs, hashes and accuracies of weights"))
     _table_arguments(add("table", help="write MODEL_ZOO.md"))
     _download_arguments(add("download", help="download weights into the cache"))
     _add_arguments(add("add", help="add exported weights to the package"))
@@ -71,7 +69,9 @@ def _scale_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _runs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the costs and the scores of finished trainings."
+    parser.description = (
+        "Print the costs and the scores of finished trainings of FBNet classifiers."
+    )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training"
     )
