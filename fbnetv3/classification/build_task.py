@@ -99,7 +99,7 @@ def has_several_labels(dataset: AnyDataset) -> bool:
 
 
 def _counts(recipe: Recipe, train_set: AnyDataset) -> list[int]:
-    """Returns the number of images of each class, or 1 for each if it is not needed."""
+    """Returns the number of images of each class, or 1 for each class if the recipe needs none."""
     if not recipe.class_balance:
         return [1] * len(train_set.classes)
     if not isinstance(train_set, ImageDataset):

@@ -58,11 +58,16 @@ def check_network(
         model.train(mode)
     if not isinstance(output, Tensor) or output.shape[1:] != (num_classes,):
         kind = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        key = "model" if str(name).startswith("module:") else "MODEL.ARCH"
         raise ConfigError(
-            f"{key} {name} returns {kind} for a batch of images; a classifier must return one "
-            f"tensor (batch, {num_classes}): choose another network, or other arguments in its name"
+            f"{_key_of(str(name))} {name} returns {kind} for a batch of images; a classifier must "
+            f"return one tensor (batch, {num_classes}): choose another network, or other "
+            "arguments in its name"
         )
+
+
+def _key_of(name: str) -> str:
+    """Returns the config key or argument that gives a network."""
+    return "model" if name.startswith("module:") else "MODEL.ARCH"
 
 
 def _is_built_in(block: Block) -> bool:
@@ -94,7 +99,7 @@ def _advice(model: nn.Module, name: str, side: int, batch: int, error: Exception
     if native == side or "channels" in str(error):
         larger = "leave out the arguments in its name"
     return (
-        f"MODEL.ARCH {name} cannot process RGB images of {side} px (INPUT.RESOLUTION): "
+        f"{_key_of(name)} {name} cannot process RGB images of {side} px (INPUT.RESOLUTION): "
         f"{first_line(error).rstrip('.')}; {larger}, or choose another network"
     )
 

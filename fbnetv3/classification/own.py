@@ -17,7 +17,7 @@ from fbnetv3.data.own import named_classes
 
 AnyDataset = ImageDataset | ImageStream
 MODULE_PREFIX = "module:"
-"""Prefix of the name, in checkpoints and weights, of a network given as a module without Arch."""
+"""Prefix of the name that a given network without an ``Arch`` has in checkpoints and weights."""
 # Keys of the config's network, which are not read if a network is given.
 _NETWORK_KEYS = (
     *("MODEL.ARCH", "MODEL.ARCH_VARIANT", "MODEL.WIDTH", "MODEL.DEPTH"),
@@ -27,7 +27,7 @@ _NETWORK_KEYS = (
 
 @dataclass(frozen=True)
 class OwnParts:
-    """The network and data sets that a caller gives; None: those of the config are used.
+    """The network and data sets that a caller gives; a part that is None comes from the config.
 
     Attributes:
         model: Network in place of MODEL.ARCH: images (N, 3, H, W) to logits (N, classes).
@@ -61,7 +61,7 @@ class OwnParts:
         return f"{MODULE_PREFIX}{kind.__module__}.{kind.__qualname__}"
 
     def unread_keys(self, cfg: CfgNode, defaults: CfgNode) -> dict[str, str]:
-        """Returns keys that the given parts replace, if not at their defaults, and the reasons."""
+        """Returns keys that given parts replace, unless at their defaults, with the reasons."""
         given = self.model is not None
         replaced = dict.fromkeys(_NETWORK_KEYS, "model= is given") if given else {}
         for key, part in (("train_set", self.train_set), ("test_set", self.test_set)):

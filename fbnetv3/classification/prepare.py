@@ -54,7 +54,7 @@ def prepare_classifier(
     Args:
         cfg: Config of a classifier.
         context: Process, device and console to run on.
-        training: Whether to prepare a training; an evaluation needs weights of the data's classes.
+        training: Whether a training follows. If not, the weights must have the data's classes.
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether the classes of the weights may have other names than the data's.
         own: Network and data sets in place of those of the config.
@@ -167,7 +167,7 @@ def _resolution_row(cfg: CfgNode) -> list[tuple[str, str]]:
     default, side = own_resolution(cfg), cfg.INPUT.RESOLUTION
     if default is None or side in (0, default):
         return []
-    text = f"INPUT.RESOLUTION {side} px instead of the network's {default} px (INPUT.RESOLUTION 0)"
+    text = f"INPUT.RESOLUTION {side} px instead of the network's {default} px, which 0 selects"
     return [("resolution", text)]
 
 

@@ -32,9 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = partial(commands.add_parser, parents=[import_option()])
     _list_arguments(add("list", help="list models, or weights with --pretrained"))
-    _verify_arguments(
-        add("verify", help="check costs of models, and hashes and accuracies of weights")
-    )
+    _verify_arguments(add("verify", help="check recorded costs, hashes and accuracies of weights"))
     _table_arguments(add("table", help="write MODEL_ZOO.md"))
     _download_arguments(add("download", help="download weights into the cache"))
     _add_arguments(add("add", help="add exported weights to the package"))
@@ -53,7 +51,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _scale_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write the config of a scaled network, which trains as it is: the same recipe, with the "
+        "Write the config of a scaled network, ready to train: it has the same recipe, and the "
         "resolution of the scaled network."
     )
     parser.add_argument("config", metavar="CONFIG", help="config of a network, such as best.yaml")
@@ -62,14 +60,18 @@ def _scale_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, metavar="W", help="factor of the channels")
     parser.add_argument("--depth", type=float, metavar="D", help="factor of the layers")
     parser.add_argument("--resolution", type=int, metavar="PX", help="side of the input in pixels")
-    output = "file to write (default: CONFIG_NM.yaml beside CONFIG, N in millions)"
+    output = (
+        "file to write (default: CONFIG_343M.yaml beside CONFIG or, if packaged, in this folder)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help=output)
     keys = "further keys to change, such as MODEL.DROP_PATH_RATE 0.2"
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=keys)
 
 
 def _runs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the costs and the scores of finished trainings."
+    parser.description = (
+        "Print the costs and the scores of finished trainings of FBNet classifiers."
+    )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="RUN_DIR", help="OUTPUT_DIR of a training"
     )
@@ -104,9 +106,7 @@ def _plot_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="png, svg or pdf to write (default: zoo.png)",
     )
-    data = (
-        "data set of the accuracies (default: imagenet_val, the only one with published networks)"
-    )
+    data = "data set of the accuracies (default: imagenet_val, that of the published networks)"
     add("--data", default="imagenet_val", metavar="DATASET", help=data)
     columns = "csv of further networks: name, macs, top1 (percent), latency_ms; may be repeated"
     add("--csv", action="append", type=Path, default=[], metavar="FILE", help=columns)
@@ -195,7 +195,7 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     grid = Table(title=title)
     for column in columns:
-        grid.add_column(column, overflow="fold")  # addresses must not be cut
+        grid.add_column(column, overflow="fold")  # long names and URLs must not be cut off
     for row in rows:
         grid.add_row(*row)
     console.print(grid)

@@ -262,7 +262,7 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
 
 
 def _items_match(value: Any, default: Any) -> bool:
-    """Returns False if all items of the default are numbers and an item of the value is none."""
+    """Returns False if all items of the default are numbers, but not all items of the value."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 def check_all(
     problem_of: Callable[[T], str | None], items: Sequence[T], name: str
 ) -> list[str | None]:
-    """Returns the problem of each item, or None, computed in threads, with a progress bar.
+    """Returns the problem of each item, or None; threads check the items under a progress bar.
 
     Args:
         problem_of: Function that describes the problem of an item, or returns None.
@@ -81,14 +81,15 @@ def refuse_broken(dataset: ImageDataset, seconds: float | None = None) -> int:
     def problem_of(i: int) -> str | None:
         if seconds is not None and time.monotonic() - start > seconds:
             return None
-        decoded.append(i)  # from several threads, which lists allow
+        decoded.append(i)  # list.append is thread-safe
         return _problem(dataset, i)
 
     problems = zip(order, check_all(problem_of, order, dataset.name), strict=True)
     broken = [problem for _, problem in sorted(problems) if problem is not None]
     if broken:
+        images = "images" if len(decoded) == len(dataset) else "checked images"
         raise DataError(
-            f"{dataset.name}: {len(broken)} of {len(decoded)} images are broken: "
+            f"{dataset.name}: {len(broken)} of {len(decoded)} {images} are broken: "
             f"{all_problems(broken)}"
         )
     return len(decoded)

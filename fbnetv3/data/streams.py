@@ -25,10 +25,10 @@ class ImageStream:
     In each epoch the iterable is read from its beginning. Before that, its method ``set_epoch``, if
     it has one, is called with the number of the epoch. A training uses the first ``length`` items,
     without the last ones that do not fill a batch, in the order of the iterable, which has to
-    shuffle them itself, as a WebDataset does. A training that is resumed within an epoch reads the
-    items that this epoch has used once more, without transforming them. It continues bit for bit
-    only if the iterable yields the same items in the same order whenever it is at the same epoch.
-    Otherwise some images may be seen twice in that epoch, and others not at all.
+    shuffle them itself, as a WebDataset does. A training that is resumed within an epoch first
+    reads again, without transforming them, the items that this epoch has already used. It continues
+    bit for bit only if the iterable yields the same items in the same order whenever it is at the
+    same epoch. Otherwise some images may be seen twice in that epoch, and others not at all.
 
     Args:
         iterable: The pairs; an image is anything that ``fbnetv3.data.read_image`` reads.

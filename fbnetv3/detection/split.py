@@ -1,4 +1,4 @@
-"""Parts of a detection data set: images held out to score on, or a smaller training set."""
+"""Parts of a detection data set: images held out for evaluation, or a smaller training set."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def iterative_stratification(
     lacks = np.outer(sizes / count, labels.sum(0))  # (2, labels)
     chosen = np.zeros(count, dtype=bool)
     order = generator.permutation(count)
-    is_open = np.ones(count, dtype=bool)  # images without a part
+    is_open = np.ones(count, dtype=bool)  # images that are in no part yet
     remaining = labels.sum(0)
     while is_open.any():
         rare = np.flatnonzero(remaining)

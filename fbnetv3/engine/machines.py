@@ -88,7 +88,7 @@ class MachineMonitor:
     def others_have_left(self) -> bool:
         """Whether no other machine needs this one any more.
 
-        Only machine 0, which hosts the store, is needed by others; on them this is always True.
+        Only machine 0, which hosts the store, is needed by others; on all others this is True.
         """
         return not self._others
 

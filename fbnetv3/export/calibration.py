@@ -1,4 +1,4 @@
-"""Calibration images, from which the ranges of 8-bit integers are measured."""
+"""Calibration images, on which the ranges of activations are measured for 8-bit integers."""
 
 from __future__ import annotations
 

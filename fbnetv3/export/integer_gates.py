@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_LEVELS = 255  # largest 8-bit integer
+_MAX_UINT8 = 255  # largest 8-bit integer
 _ALPHA, _BETA = 0.2, 0.5  # ONNX's defaults of a and b, for nodes that do not state them
 
 
@@ -80,11 +80,11 @@ class _Edit:
         alpha, beta = values.get("alpha", _ALPHA), values.get("beta", _BETA)
         name = f"{node.output[0]}_gate"
         zero = self._constant(f"{name}_zero", np.uint8(0))
-        sum_scale = self._constant(f"{name}_sum_scale", np.float32(1 / (_LEVELS * alpha)))
-        gate_scale = self._constant(f"{name}_output_scale", np.float32(1 / _LEVELS))
+        sum_scale = self._constant(f"{name}_sum_scale", np.float32(1 / (_MAX_UINT8 * alpha)))
+        gate_scale = self._constant(f"{name}_output_scale", np.float32(1 / _MAX_UINT8))
         # beta / alpha as an 8-bit tensor: its largest integer times a scale
-        largest = self._constant(f"{name}_largest", np.uint8(_LEVELS))
-        shift_scale = self._constant(f"{name}_shift_scale", np.float32(beta / alpha / _LEVELS))
+        largest = self._constant(f"{name}_largest", np.uint8(_MAX_UINT8))
+        shift_scale = self._constant(f"{name}_shift_scale", np.float32(beta / alpha / _MAX_UINT8))
         quantize.input[1:] = [sum_scale, zero]
         for reader in self._consumers[quantize.output[0]]:
             reader.input[1:] = [gate_scale, zero]

@@ -28,9 +28,9 @@ class Job:
     Attributes:
         network: Network to write.
         example: Input (N, 3, H, W) that the network is traced with, N >= 2.
-        metadata: Strings to store in the file, or beside it if the format has no place.
-        calibration: Pixels (N, 3, H, W), as the network takes them, from which the ranges of
-            8-bit integers are measured. None: none were given.
+        metadata: Strings to store in the file, or beside it if the format has no place for them.
+        calibration: Pixels (N, 3, H, W), as the network takes them, on which the ranges of
+            activations are measured for 8-bit integers. None: none were given.
     """
 
     network: ExportNetwork

@@ -1,4 +1,4 @@
-"""Classifiers of other libraries, for ``build_model("LIBRARY/NAME")``."""
+"""Classifiers of other libraries and registered ones, for ``build_model("LIBRARY/NAME")``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIBRARIES: dict[str, Build] = {
 
 
 def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) -> nn.Module:
-    """Returns a classifier of another library, in channels_last memory format.
+    """Returns a classifier of another library or a registered one, in channels_last format.
 
     Args:
         text: Name of the network, ``LIBRARY/NAME?KEY=VALUE&...`` (see ``arch/library_names.py``).
@@ -110,8 +110,8 @@ def _keep_resolution(model: nn.Module, text: str) -> None:
     single module, or the branches of one block. This side is usually half that of the image.
 
     Raises:
-        ArchError: The modules of stride 2 have inputs of fewer than two sides, or the network
-            cannot process images of ``_SIDE`` pixels.
+        ArchError: The inputs of the modules of stride 2 have fewer than two different sides, or the
+            network cannot process images of ``_SIDE`` pixels.
     """
     seen: list[tuple[int, Any]] = []
     strided = [m for m in model.modules() if getattr(m, "stride", None) in (2, (2, 2))]

@@ -58,8 +58,8 @@ def register_op(
             keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key), to the
             default of a new key, or to a ``Key``. The module reads new keys from ``layer.options``.
         pools: Whether the output of the op is 1 x 1 for every input.
-        is_conv: Whether the op is a plain convolution, which a detector leaves out if it ends
-            the network with k = 1.
+        is_conv: Whether the op is a plain convolution. A detector leaves out the last stage if it
+            consists only of pooling ops and of plain convolutions with k = 1.
 
     Returns:
         A decorator for a class that is called as ``cls(layer, drop_path)``.

@@ -65,7 +65,7 @@ class SearchResult:
         predictor: Predictor fitted on the scores of all finished batches. None if there are too
             few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop. None without early
-            stopping, before the first batch is finished, and if the batch's reports do not suffice
+            stopping, before the first batch is finished, and if its reports do not suffice
             (see :func:`~fbnetv3.search.acquisition.early_stopping.find_early_stop`).
         report_cards: Report card of the predictor after each finished batch, once there are enough
             scores to fit it.
@@ -169,7 +169,7 @@ class SearchResult:
         Args:
             statistic: Name of a statistic, to be minimised: the front has the trials with a better
                 score than all trials that cost as much or less. If None, the front is that of the
-                search's objectives: the trials for which no other trial is as good in all
+                search's objectives: the trials for which no other trial is at least as good in all
                 objectives and better in one. Of trials with equal values of all objectives, only
                 the earliest one is returned. If no objective is a cost, the trials are sorted by
                 rising values of the first score.
@@ -204,7 +204,7 @@ class SearchResult:
 
     @property
     def reference_point(self) -> dict[str, float]:
-        """The point above which the hypervolume is measured, by name of the objective.
+        """The reference point of the hypervolume, by name of the objective.
 
         It is worse than the front in each objective. For a score, it lies beyond the worst score on
         the front, by a tenth of the front's range of this score. For a cost, it lies beyond the
@@ -226,7 +226,7 @@ class SearchResult:
 
     @property
     def hypervolumes(self) -> dict[int, float]:
-        """The hypervolume of the front after each batch with feasible trials, by its number.
+        """The hypervolume of the front after each batch with feasible trials, by batch number.
 
         It is the volume between the front and the :attr:`reference_point`, which is the same for
         all batches of one result. Its unit is the product of the units of all objectives. The batch

@@ -66,10 +66,10 @@ def write_repository(
     name: str | None = None,
     licence: str = "Apache-2.0",
 ) -> Path:
-    """Writes the folder of a repository of the hub for the weights of a finished training.
+    """Writes a folder to upload as a repository of Hugging Face's hub, for a finished training.
 
-    It has ``model.safetensors``, a copy of the weights that the training exported (the averaged
-    ones, if there are any), ``config.json``, and ``README.md``, the model card.
+    The folder has ``model.safetensors``, a copy of the weights that the training exported (the
+    averaged ones, if there are any), ``config.json``, and ``README.md``, the model card.
 
     Args:
         run: OUTPUT_DIR of the training of a classifier or a detector.

@@ -51,6 +51,12 @@ CASES = [
 ]
 
 
+def test_a_module_of_the_caller_is_named_by_its_argument() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+    with pytest.raises(ConfigError, match=r"^model module:Own cannot process RGB images of 16 px"):
+        check_network(network, "module:Own", 3, 16, 2, training=True)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_networks_and_images(case: Case) -> None:
     if case.name.startswith("timm/"):

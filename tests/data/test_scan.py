@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,6 +86,13 @@ def test_a_check_within_a_time(seconds, complete, files, tree):
 def test_a_check_within_a_time_finds_broken_files(seconds, damaged, tree):
     with pytest.raises(DataError, match=r"2 of 9 images are broken: .*cat/2\.jpg.*dog/deep/1\.jpg"):
         refuse_broken(build_dataset(str(tree(damaged))), seconds)
+
+
+def test_a_check_within_a_time_counts_the_checked_images(damaged, tree, monkeypatch):
+    clock = SimpleNamespace(monotonic=count().__next__)  # a second per reading
+    monkeypatch.setattr("fbnetv3.data.scan.time", clock)
+    with pytest.raises(DataError, match=r"[12] of 8 checked images are broken"):
+        refuse_broken(build_dataset(str(tree(damaged))), 8.5)
 
 
 def test_data_sets_of_files(files, tree, archive):

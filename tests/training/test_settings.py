@@ -101,7 +101,7 @@ def test_the_plan_says_how_lr_and_average_follow_the_batch(tiny: Make) -> None:
 @pytest.mark.parametrize("side", [0, 16, 24])
 def test_the_plan_names_a_resolution_that_is_not_the_networks_own(tiny: Make, side: int) -> None:
     row = dict(prepared(tiny(INPUT__RESOLUTION=side, INPUT__RESIZE=32)).plan).get("resolution")
-    other = "INPUT.RESOLUTION 24 px instead of the network's 16 px (INPUT.RESOLUTION 0)"
+    other = "INPUT.RESOLUTION 24 px instead of the network's 16 px, which 0 selects"
     assert row == (other if side == 24 else None)
 
 

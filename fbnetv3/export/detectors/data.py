@@ -48,7 +48,7 @@ def sample(data: CocoDataset, count: int, seed: int) -> list[Path]:
 
 
 def images_to_compare(files: Sequence[Path], seed: int) -> list[Image.Image]:
-    """Returns images of several sizes on which a file and torch are compared.
+    """Returns images of several sizes for the comparison of an exported file with torch.
 
     Args:
         files: Image files. If there are none, the images are random: coarse and fine blocks of

@@ -27,7 +27,8 @@ def first_batch(pool: Pool, count: int, statistic: str | None, *, log: bool = Fa
         pool: Candidates in the order of their quasi-Monte Carlo sequence.
         count: Number of candidates to choose.
         statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
-            chosen. If None, the head of the sequence is chosen; it is spread out by construction.
+            chosen, and further ones of other bins in place of empty bins. If None, the head of the
+            sequence is chosen; it is spread out by construction.
         log: Whether bins have equal widths in the logarithm of the statistic, if all its values
             are positive.
 

@@ -9,8 +9,8 @@ which is at most 0 where the bound is met. A Gaussian process (GP) of each bound
     c = sign(e) log(1 + |e| / s),    s = median |e|
 
 the bilog transform of Eriksson and Poloczek (2021, "Scalable Constrained Bayesian Optimization")
-in the unit s. It spreads values near the bound and draws outliers in. The posterior N(mean, std^2)
-of c gives the probability
+in the unit s. It spreads values near the bound and compresses large ones. The posterior
+N(mean, std^2) of c gives the probability
 
     P(e <= 0) = Phi(-mean / std),
 

@@ -12,7 +12,7 @@ from fbnetv3.search.executors.worker import VISIBLE_DEVICES
 AUTO = "auto"
 """Config value for a number of workers or threads that is chosen by this machine's hardware."""
 _MAX_LOADERS = 16
-"""Largest number of data-loader workers of a candidate that is chosen automatically."""
+"""Largest number of data-loader workers of a candidate that ``auto`` stands for."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ _LARGEST = 1e100
 
 
 class JointNASSampler(BaseSampler):
-    """Samples what the predictor of a :class:`~fbnetv3.search.JointNAS` chooses.
+    """Sampler that proposes trials as stage 1 of :class:`~fbnetv3.search.JointNAS` does.
 
     Until a trial is complete, the variables are unknown and are sampled at random. From then on,
     the variables that all complete trials have (Optuna's intersection search space) are sampled
@@ -65,8 +65,9 @@ class JointNASSampler(BaseSampler):
             1. A larger batch takes less time per sample, and learns from results later.
         pool_size: Number of candidates in the quasi-Monte Carlo pool; at least ``batch_size``.
         independent_sampler: Sampler of the other variables; None: ``RandomSampler``.
-        constraints_func: Function from a trial to its constraints, met by numbers of at most 0; see
-            ``optuna.samplers.GPSampler``. With Optuna 5, ``trial.set_constraint`` replaces it.
+        constraints_func: Function from a trial to its constraints, each of which is met by a number
+            of at most 0; see ``optuna.samplers.GPSampler``. With Optuna 5,
+            ``trial.set_constraint`` replaces it.
         warn_independent_sampling: Whether the warning about other variables is logged.
 
     Raises:
@@ -140,8 +141,8 @@ class JointNASSampler(BaseSampler):
         if self._warns and trial.number in self._handed and not param_distribution.single():
             self._warns = False
             _log.warning(
-                "JointNASSampler samples %r at random, since not all trials have it; this is "
-                "logged once (warn_independent_sampling=False: never)",
+                "JointNASSampler samples %r at random, since not all complete trials have it in "
+                "the same range; this is logged once (warn_independent_sampling=False: never)",
                 param_name,
             )
         sample = self._independent.sample_independent
@@ -168,7 +169,7 @@ class JointNASSampler(BaseSampler):
     ) -> list[dict[str, Any]]:
         """Returns the values of the next samples; [] if the ranges are too large for a space.
 
-        If all values were tried, one of them is drawn at random.
+        If all combinations of values were tried, one of them is drawn at random.
 
         Args:
             study: Study of the sampler.
@@ -212,13 +213,16 @@ class JointNASSampler(BaseSampler):
             seed=self._seed,
             score_constraints=tuple(Constraint(_name(i), upper=0.0) for i in range(constraints)),
         )
-        # each trial is a batch of its own: the random stream follows from their number
+        # each trial is a batch of its own: the random stream follows from the number of batches
         return Planner(feasible, settings).propose(
             History.of([[trial] for trial in trials]), count, "coarse"
         )
 
     def _as_trial(self, frozen: FrozenTrial, space: _Space) -> Trial | None:
-        """Returns a trial of Optuna as a trial of the space; None if it lacks one of its values."""
+        """Returns a trial of Optuna as a trial of the space.
+
+        None: the trial is waiting, or lacks a variable of the space or has another value of it.
+        """
         params = self._handed.get(frozen.number, frozen.params)
         trial = space.trial(frozen.number, params)
         if trial is None or frozen.state == TrialState.WAITING:

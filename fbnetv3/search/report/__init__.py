@@ -1,4 +1,4 @@
-"""The report of a search: a single html file that needs no network."""
+"""The report of a search: a single html file that works offline."""
 
 from __future__ import annotations
 

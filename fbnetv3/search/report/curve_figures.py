@@ -37,8 +37,8 @@ def learning_curves(result: SearchResult, score: str, unit: str) -> Figure | Non
         text = tooltip(trial, None, score)
         chart.line([float(e) for e, _ in points], [s for _, s in points], kind, tooltip=text)
     caption = (
-        f"Each line is a training: the last {len(trials)} with more than one reported score. A "
-        "line under the pointer is highlighted."
+        f"Each line is the training of a trial. Drawn are the last {len(trials)} complete trials "
+        "with more than one reported score. A line under the pointer is highlighted."
     )
     legend = (("front", "best of these trials"), ("thin", "other trials"))
     return Figure("Learning curves", chart.svg(), caption, legend)

@@ -25,7 +25,7 @@ def title_of(objective: Objective, score: str) -> str:
 
     Args:
         objective: Score or cost.
-        score: Name of the only score of a search, with its unit.
+        score: Name, with its unit, of the score of a search that has only one score.
     """
     return score if objective.name == SCORE else label(objective.name)
 
@@ -35,14 +35,14 @@ def fronts(result: SearchResult, score: str) -> list[Figure]:
 
     Args:
         result: Result of a search with several objectives, with at least one feasible trial.
-        score: Name of the only score of a search, with its unit.
+        score: Name, with its unit, of the score of a search that has only one score.
     """
     first, *others = result.objectives.all
     return [_front(result, other, first, score) for other in others]
 
 
 def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figure:
-    """Draws an objective against another one; a line joins the front if the search has only two."""
+    """Draws an objective against another one; a line joins the front if there are no more."""
     trials, front = result.feasible, pareto_front(result.feasible, result.objectives)
     values = {o: [result.objectives.value_of(o, t) for t in trials] for o in (x, y)}
     axis, title = cost_axis(x.name, values[x]), title_of(y, score)
@@ -61,7 +61,7 @@ def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figu
         chart.line([*line_x, end], [*line_y, line_y[-1]], "front", steps=True)
     chart.dots(xs, ys, "front", [tooltip(t, x.name, score) for t in front])
     text = " and ".join(f"{title_of(o, score)} ({o.direction})" for o in result.objectives.all)
-    caption = f"{count} (rings): no other trial is as good in {text}, and better in one."
+    caption = f"{count} (rings): no other trial is at least as good in {text}, and better in one."
     return Figure(name, chart.svg(), caption, (COARSE, FINE, RING))
 
 
@@ -70,11 +70,12 @@ def hypervolume_by_batch(result: SearchResult, score: str) -> Figure:
 
     Args:
         result: Result of a search with several objectives, with at least one feasible trial.
-        score: Name of the only score of a search, with its unit.
+        score: Name, with its unit, of the score of a search that has only one score.
     """
     volumes = result.hypervolumes
     batches, values = [float(b + 1) for b in volumes], list(volumes.values())
-    texts = [f"after batch {b:.0f}: {short(v)}" for b, v in zip(batches, values, strict=True)]
+    names = ["the warm start" if b < 0 else f"batch {b + 1}" for b in volumes]
+    texts = [f"after {name}: {short(v)}" for name, v in zip(names, values, strict=True)]
     chart = Chart(
         f"hypervolume of the front {'; '.join(texts)}",
         Axis.around("batch", [*batches, 0.0]),
@@ -98,7 +99,7 @@ def hypervolume_by_batch(result: SearchResult, score: str) -> Figure:
 def front_rows(result: SearchResult) -> Sequence[tuple[Trial, list[float]]]:
     """Returns the trials on the front with the values of the objectives; [] for one objective.
 
-    They are sorted by rising values of the first cost, or of the first score without costs.
+    They are sorted by rising values of the first cost or, if there is no cost, of the first score.
     """
     if not result.objectives.are_several:
         return []

@@ -1,8 +1,8 @@
 """Charts of all variables at once: their importance, and parallel coordinates of the trials.
 
-The importance is that of permutations (Breiman, Random Forests, 2001): the share of the variance of
-scores that a forest no longer predicts when the values of one variable are exchanged between
-trials which it was not fitted on.
+The importance is the permutation importance (Breiman, Random Forests, 2001): the share of the
+variance of scores that a random forest no longer predicts when the values of one variable are
+exchanged between trials to which the forest was not fitted.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _MAX_CHARACTERS = 16
 _BEST_SHARE = 0.25
 """Share of the trials that are drawn as the best ones."""
 _LINES_CAPTION = (
-    "A line is a trial. It crosses each axis at the trial's value of that variable, the lowest at "
-    "the bottom, and ends at its score. A line under the pointer is highlighted."
+    "Each line is a trial. It crosses each axis at the trial's value of that variable (the lowest, "
+    "or the first choice, is at the bottom) and ends at the trial's score. A line under the "
+    "pointer is highlighted."
 )
 _LINES_LEGEND = (("front", "best quarter"), ("thin", "other trials"))
 
@@ -110,11 +111,14 @@ def importance_figure(found: Importances, score: str) -> Figure:
     chart = Chart(title, x, y, width=1100, height=280)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         chart.bar(i - 0.35, i + 0.35, value, "coarse", f"{name}: {value:.3f}")
-    doubt = " It predicts no better than the mean: do not trust the order." if found.r2 <= 0 else ""
+    doubt = ""
+    if found.r2 <= 0:
+        doubt = " The forest predicts no better than the mean: do not trust the order."
     caption = (
         f"Share of the variance of {score} that a random forest no longer predicts if the values "
-        f"of a variable are exchanged between trials that it was not fitted on; on these, its R² "
-        f"is {found.r2:.2f}.{doubt} Shown are {len(names)} of {len(found.names)} variables."
+        f"of a variable are exchanged between trials to which the forest was not fitted; on these "
+        f"trials, its R² is {found.r2:.2f}.{doubt} Shown are {len(names)} of the "
+        f"{len(found.names)} variables that vary between the trials."
     )
     return Figure("Importance of variables", chart.svg(), caption, is_wide=True)
 
@@ -168,7 +172,7 @@ def _are_best(scores: npt.NDArray[np.float64], direction: str) -> npt.NDArray[np
 
 
 def _write_ends(chart: Chart, ends: Sequence[tuple[object, object]]) -> None:
-    """Writes the lowest and the highest value of each axis below and above it."""
+    """Writes the value at the lower end of each axis below it, and that at the upper end above."""
     for i, (low, high) in enumerate(ends):
         chart.text(i + 0.02, 1.05, _text(high))
         chart.text(i + 0.02, -0.07, _text(low))

@@ -116,8 +116,8 @@ def cost_order(constraints: Iterable[Constraint], names: Iterable[str]) -> list[
     """Returns names of statistics in the order in which they decide between equal scores.
 
     The statistics of the constraints come first, in their order, then all others by name. Of
-    candidates with equal scores, the one with the lowest first statistic is the better one; if
-    these are equal too, the second statistic decides, and so on.
+    candidates with equal scores, the one with the lowest value of the first statistic is the better
+    one; if these values are equal too, the second statistic decides, and so on.
 
     Args:
         constraints: Constraints and budgets of a search.
@@ -134,16 +134,17 @@ class Costs:
     Args:
         space: Space of the candidates.
         function: Function from a list of configs to ``{name: (candidates,)}``. If it has a method
-            ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, which
-            saves a dict per candidate. If it has an attribute ``may_refuse`` that is true, NaN
-            means that there is no such candidate. If it has an attribute ``is_slow`` that is true,
-            a search computes the statistics of the architectures of its pool and of a warm start
-            only, and its candidates have these architectures. If None, there are no statistics.
+            ``of_columns``, this method is called with ``{variable: (candidates,)}`` instead, so
+            that no dict per candidate is needed. If it has an attribute ``may_refuse`` that is
+            true, NaN means that there is no such candidate. If it has an attribute ``is_slow`` that
+            is true, a search computes the statistics only of the architectures of its pool and of a
+            warm start, and its candidates have these architectures. If None, there are no
+            statistics.
 
     Attributes:
         space: Space of the candidates.
         names: Names of the statistics, sorted.
-        may_refuse: Whether statistics may be NaN: candidates that are not in the space.
+        may_refuse: Whether statistics may be NaN, which marks candidates that are not in the space.
         is_slow: Whether the statistics of a candidate take long.
         known: The only architectures whose candidates are in the space; None: all are.
 
@@ -169,9 +170,9 @@ class Costs:
                 )
 
     def limited_to(self, levels: Levels) -> Costs:
-        """Returns the costs of the candidates that have the architectures of some levels.
+        """Returns a copy that computes statistics only for the architectures that levels have.
 
-        The statistics of all others are NaN.
+        The statistics of candidates with other architectures are NaN.
         """
         limited = copy.copy(self)
         limited.known, limited.may_refuse = KnownArchitectures(self.space, levels), True

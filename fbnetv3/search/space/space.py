@@ -76,10 +76,10 @@ class SearchSpace:
     def _rule(
         self, index: int, parameter: Parameter
     ) -> tuple[int, list[tuple[int, npt.NDArray[np.bool_]]]]:
-        """Returns the index of a variable, and what its conditions need.
+        """Returns the index of a variable, and a table for each of its conditions.
 
-        For each condition: the index of the earlier variable, and whether each of its levels meets
-        the condition.
+        A table has the index of the earlier variable, and whether each of that variable's levels
+        meets the condition.
         """
         tables = []
         for when in parameter.active_if:
@@ -259,7 +259,8 @@ class SearchSpace:
         """Returns descriptions of the allowed values and the conditions, by variable.
 
         Storages hold these texts, so their form is fixed: each condition follows ``; if``, although
-        one of several suffices. Messages join them with "or" (``trial.settings_differences``).
+        a variable is active if any of its conditions holds. Messages join the conditions with "or"
+        (``trial.settings_differences``).
         """
         return {
             p.name: p.describe()

@@ -91,7 +91,8 @@ def check_agreement(logged: LoggedSearch, stored: Sequence[Trial]) -> set[int]:
         The numbers of the stored trials.
 
     Raises:
-        SearchError: A trial of one number has another candidate or result in the log.
+        SearchError: Under the same number, the log and the storage have different candidates or
+            results.
     """
     texts = {trial.number: trial_to_json(trial) for trial in stored}
     for trial in logged.trials:
@@ -232,9 +233,9 @@ class BatchLog:
         for path in self._paths():
             if any(known.get(t.number) != trial_to_json(t) for t in _read(path).trials):
                 raise SearchError(
-                    f"{path} holds trials that the storage of the search lacks: the storage was "
-                    f"replaced or lost. Move {self.path} away; then restore the search from it "
-                    "with --restore, or start from scratch"
+                    f"{path} holds trials that the storage of the search lacks or holds with other "
+                    f"values: the storage was replaced or lost. Move {self.path} away; then "
+                    "restore the search from it with --restore, or start from scratch"
                 )
 
     def read(self) -> LoggedSearch:

@@ -169,8 +169,8 @@ class OptunaStore:
             raise SearchError(
                 f"cannot {action} in storage {self._name}: {reason}. Once the problem is solved, "
                 "the same command continues the search with the trials that the storage has. "
-                "Trials without a stored result are evaluated again; a training that has a folder "
-                "and had ended only reads its score from this folder"
+                "Trials without a stored result are evaluated again; if a training had ended, its "
+                "score is read from its folder, if it has one"
             ) from error
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

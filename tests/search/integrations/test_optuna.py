@@ -145,8 +145,8 @@ def test_conditions_fall_back_with_one_word(caplog: pytest.LogCaptureFixture) ->
         _run(JointNASSampler(seed=0, n_startup_trials=4, pool_size=64), objective, count=8)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "JointNASSampler samples 'momentum' at random, since not all trials have it; this is "
-        "logged once (warn_independent_sampling=False: never)"
+        "JointNASSampler samples 'momentum' at random, since not all complete trials have it in "
+        "the same range; this is logged once (warn_independent_sampling=False: never)"
     )
     caplog.clear()
     options: dict[str, Any] = {"warn_independent_sampling": False, "pool_size": 64}

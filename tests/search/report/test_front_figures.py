@@ -55,6 +55,16 @@ def test_points_of_the_front_are_rings_joined_by_a_line_in_two_dimensions() -> N
     assert heights == sorted(heights, reverse=True)  # better scores further up
 
 
+def test_the_hypervolume_after_a_warm_start() -> None:
+    result = _result()
+    for trial in result.trials[:4]:
+        trial.batch = -1
+    svg = hypervolume_by_batch(result, "score").svg
+    assert "after the warm start: " in svg
+    assert "after batch 1: " in svg
+    assert "batch 0" not in svg
+
+
 def test_three_objectives_have_two_charts_without_a_line() -> None:
     figures = fronts(_result(("top1", "-error", "-macs")), "score")
     assert [figure.name for figure in figures] == ["top1 against error", "top1 against MACs"]
