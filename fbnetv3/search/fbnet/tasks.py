@@ -81,7 +81,7 @@ def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
 
 
 def keep_costs(setup: SearchSetup, path: Path) -> None:
-    """Writes the costs of networks that are counted one by one to a file, now and from now on.
+    """Writes the costs of a space of networks to a file, now and whenever there are new ones.
 
     Args:
         setup: Config and space of the search.
@@ -97,7 +97,8 @@ def latency_lines(setup: SearchSetup) -> list[str]:
     if not path:
         return []
     table = LatencyTable.load(path)
-    return [f"latency_ms: blocks in {table.runtime} on {table.about.get('cpu', 'a CPU')} ({path})"]
+    cpu = table.about.get("cpu", "a CPU")
+    return [f"latency_ms: from blocks timed in {table.runtime} on {cpu} ({path})"]
 
 
 def refusal_lines(setup: SearchSetup) -> list[str]:
