@@ -153,9 +153,9 @@ def chance_map(dataset: ImageDataset) -> float:
 def score_name(cfg: CfgNode) -> str:
     """Returns the name of the scores of a search's candidates, with their unit.
 
-    It is ``score`` with a registered evaluator, since the unit of its scores is unknown. In a search
-    over classifiers, it is ``score (%)`` if the training set cannot be opened, since it is unknown
-    whether images have several labels.
+    It is ``score`` with a registered evaluator, since the unit of its scores is unknown. In a
+    search over classifiers, it is ``score (%)`` if the training set cannot be opened, since it is
+    unknown whether images have several labels.
     """
     if cfg.SEARCH.EVALUATOR != "train":
         return "score"

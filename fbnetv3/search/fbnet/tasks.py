@@ -32,8 +32,9 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
         The function; None if the space does not search the architecture.
 
     Raises:
-        FBNetError: The costs are unknown, the latency table cannot be read or does not fit the
-            search, or the number of classes depends on a data set that cannot be opened.
+        FBNetError: The costs of the config's detector are unknown, the latency table cannot be read
+            or does not fit the search, or the number of classes depends on a data set that cannot
+            be opened.
     """
     cfg = setup.cfg
     table = cfg.SEARCH.LATENCY_TABLE
