@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = frozenset(
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
 # Files and folders that operating systems add to a user's folders and archives.
 _SYSTEM_NAMES = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
-_MAX_SUFFIXES = 5  # that a message lists
+_MAX_SUFFIXES = 5  # number of suffixes that a message lists
 
 
 def is_image(name: str) -> bool:
@@ -165,11 +165,13 @@ class ImageArchive:
         if stat.S_ISLNK(info.external_attr >> 16):  # the upper half is the Unix mode
             raise zipfile.BadZipFile("it is a symbolic link")
         if info.file_size > self._max_bytes:
-            raise zipfile.BadZipFile(f"{info.file_size} bytes when extracted")
+            raise zipfile.BadZipFile(
+                f"it has {info.file_size} bytes when extracted; allowed: {self._max_bytes}"
+            )
         return archive.read(info)
 
     def _open(self) -> zipfile.ZipFile:
-        """Returns this process's handle; one from before a fork would share its file position."""
+        """Returns a handle of this process; a forked one would share the parent's file position."""
         with self._lock:
             if self._archive is None or self._pid != os.getpid():
                 with io.open_regular(self.path, io.MAX_BYTES["archive"]):

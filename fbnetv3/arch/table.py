@@ -1,4 +1,4 @@
-"""Tables as plain data: their keys, and the defaults that apply to their rows."""
+"""Architecture tables as plain data: their keys, and the defaults that apply to their rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def _checked_defaults(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
-    """Returns a row with the defaults of keys that its op accepts and whose ``needs`` is set."""
+    """Returns a row with the defaults of the keys that its op accepts.
+
+    The default of a key with ``Key.needs`` is left out if the row does not set the needed key.
+    """
     if not isinstance(row, Mapping):
         return row
     keys = get_op(row.get("op")).keys

@@ -41,7 +41,7 @@ NETWORKS = 24
 _SMALLEST = 0.05  # smallest time of a block inside a network, as a share of its time alone
 _ROUND_SECONDS = 0.02  # faster files are called several times in a round
 _FASTEST_SHARE = 0.2  # the result is the mean over this share of the rounds, the fastest ones
-_GROUP_BYTES = 400e6  # files of a group, which are in memory together
+_GROUP_BYTES = 400e6  # size of the files of a group, which are in memory together
 _REFERENCES = 3  # networks that are part of every group
 
 

@@ -13,7 +13,7 @@ from fbnetv3.recipe import Recipe
 
 
 def class_weights(recipe: Recipe, counts: Sequence[int]) -> Tensor | None:
-    """Returns the weight of each class in the loss; None if all weigh the same.
+    """Returns the weight of each class in the loss; None if the recipe sets no weights.
 
     The weights of ``class_balance`` p are ``n_c ** -p``, scaled so that their mean over the
     training images is 1; p = 1 is scikit-learn's ``balanced``. They are multiplied by

@@ -74,7 +74,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--calibration", metavar="DATASET", help=calibration)
     images = "number of calibration images (default: 512)"
     add("--calibration-images", type=int, default=512, metavar="N", help=images)
-    seed = "seed that draws the calibration images (default: 0)"
+    seed = "random seed of the calibration images (default: 0)"
     add("--seed", type=int, default=0, metavar="N", help=seed)
     add("--data", metavar="DATASET", help="data set on which each file is scored (top-1 or AP)")
     arguments = parser.parse_args(argv)

@@ -47,7 +47,8 @@ class Detection:
     Attributes:
         name: Name of the class.
         score: Confidence in [0, 1].
-        box: Left, top, right and bottom in pixels of the input image, as it is shown (EXIF).
+        box: Left, top, right and bottom in pixels of the input image, turned by its EXIF
+            orientation.
     """
 
     name: str

@@ -294,7 +294,7 @@ def _damage(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken:
-            return f"is damaged (checksum of {broken!r})"
+            return f"is damaged (wrong checksum of {broken!r})"
     except FileNotFoundError:
         return "does not exist"
     except WeightsFileError:

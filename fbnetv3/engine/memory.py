@@ -37,7 +37,7 @@ class MemoryEstimate:
 
     Attributes:
         activations: Activations that the forward pass keeps for the backward pass.
-        weights: Weights, their gradients, the optimizer's state, the average, 16-bit copies.
+        weights: Weights, their gradients, the optimizer's state, the EMA, 16-bit copies.
         images: Images per forward pass of the process.
         side: Side of the images in pixels.
     """
@@ -77,7 +77,7 @@ def estimate_memory(
     is_16_bit = amp_dtype(recipe, device) is not None
     pixels = 3 * side * side * 4  # bytes of an RGB image in float32
     per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
-    # weights, gradients, states of the optimizer, average
+    # weights, gradients, states of the optimizer, EMA
     tensors = 2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
     weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
     return MemoryEstimate(images * per_image, weights, images, side)

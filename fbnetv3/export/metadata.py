@@ -49,7 +49,7 @@ def export_metadata(classifier: Classifier, input_type: str) -> dict[str, str]:
 def weights_hash(model: nn.Module) -> str:
     """Returns the sha256 of names, types, shapes and values of a state dict, in hexadecimal.
 
-    Unlike the hash of a file, it does not depend on the format of the file and on metadata: a
+    Unlike the hash of a file, it does not depend on the format of the file or on metadata: a
     checkpoint and the weights that were exported from it have the same hash.
 
     Args:

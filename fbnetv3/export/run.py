@@ -27,7 +27,7 @@ from fbnetv3.export.metadata import export_metadata
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.zoo.classifier import Classifier
 
-_CHECKED = 64  # images on which a file and torch are compared: of the calibration, or random
+_CHECKED = 64  # calibration images, or random ones, on which a file is compared with torch
 
 
 @dataclass(frozen=True)

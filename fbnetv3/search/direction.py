@@ -20,11 +20,11 @@ _Scores = TypeVar("_Scores", float, np.ndarray[Any, Any])
 
 
 def gain(scores: _Scores, direction: str) -> _Scores:
-    """Returns scores as gains, of which higher is better, and gains as scores."""
+    """Converts scores to gains, of which higher is better, or gains back to scores."""
     return -scores if direction == MINIMIZE else scores
 
 
 def best_score(scores: Iterable[float], direction: str) -> float:
-    """Returns the best of the scores; infinitely bad if there are none."""
+    """Returns the best of the scores; without any, -inf to maximize and inf to minimize."""
     gains = (gain(score, direction) for score in scores)
     return gain(max(gains, default=float("-inf")), direction)

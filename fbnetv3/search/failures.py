@@ -12,7 +12,7 @@ from fbnetv3.search.trial import Trial
 
 _HOW_TO_GO_ON = (
     "They do not count as failed: once the cause is removed, the same command runs them again "
-    "(with other keys of the config, it is another search, which needs a new folder or storage); "
+    "(with other values in the config, it is another search, which needs a new folder or storage); "
     "with stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0), failures never end a search"
 )
 
@@ -20,7 +20,7 @@ _HOW_TO_GO_ON = (
 class FailureLimit:
     """Counts failures of a running search, and decides when it ends.
 
-    A search ends after ``count`` results in a row whose cause is outside of the candidates: their
+    A search ends after ``count`` failures in a row whose cause is outside of the candidates: their
     device or their data. It also ends when the first ``count`` candidates that were submitted have
     all failed, for whatever reason, and no candidate of the search has a score. The order of
     submission counts rather than that of completion, so that a few quick failures do not end a
@@ -35,7 +35,7 @@ class FailureLimit:
         self._count, self._has_scores = count, has_scores
         self._first: set[int] = set()  # the first submitted trials, by number
         self._failures: dict[int, Finished] = {}  # by number of the trial
-        self._outside: list[Finished] = []  # latest results, while all have an outside cause
+        self._outside: list[Finished] = []  # latest failures in a row with an outside cause
 
     def submitted(self, number: int) -> None:
         """Counts a trial that was submitted."""

@@ -70,7 +70,7 @@ class RunLoop:
         while not self.deadline.is_over() and (trials := self.batches.advance()):
             if trials[-1].number not in submitted:  # a new batch
                 self.check(trials)
-            if not submitted:  # a search that is done already starts no workers
+            if not submitted:  # so that a completed search starts no workers
                 self.executor.start(self.evaluate)
             for trial in trials:
                 if trial.number not in submitted:

@@ -127,5 +127,5 @@ def other_strides(metadata: Mapping[str, Any], model: Arch) -> str:
         return ""
     return (
         f"the weights are those of {saved.name}, at {saved.resolution} px, whose layers have other "
-        f"strides than {model.name} (MODEL.ARCH_VARIANT low_resolution has those for small images)"
+        f"strides than {model.name} (for small images, set MODEL.ARCH_VARIANT low_resolution)"
     )

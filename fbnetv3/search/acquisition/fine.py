@@ -40,7 +40,7 @@ class EvolutionSettings:
     """Settings of stage 2. The defaults are the paper's (A.2), except for the last two.
 
     Attributes:
-        best: Number of the best candidates trained so far in the first generation (p).
+        best: Number of candidates in the first generation that are the best trained so far (p).
         random: Number of random candidates in the first generation (q).
         children: Number of children per candidate and generation.
         top: Number of candidates that survive a generation (K).
@@ -52,7 +52,7 @@ class EvolutionSettings:
             (Srinivas and Patnaik, eq. 3) or ``mother``, with which poor mothers are crossed often,
             even with the best fathers (fathers are drawn from all candidates).
         redraw: Whether children that violate a constraint, or that exist already, are drawn again,
-            until each candidate has ``children`` children (Algorithm 1) or after 50 draws. If
+            in at most 50 draws, until each candidate has ``children`` children (Algorithm 1). If
             False, they are dropped.
 
     Raises:

@@ -17,7 +17,7 @@ from fbnetv3.search.errors import SearchError
 _STANDARD_ERRORS = 3
 """Number of standard errors above chance from which an accuracy is not due to chance."""
 _DRAWS = 5
-"""Number of classifiers with random scores that are drawn to estimate what chance scores."""
+"""Number of classifiers with random scores from which the mAP of chance is estimated."""
 
 
 def open_training_set(cfg: CfgNode) -> ImageDataset:
@@ -134,12 +134,12 @@ def chance_top1(dataset: ImageDataset) -> float:
 def chance_map(dataset: ImageDataset) -> float:
     """Returns the highest mAP, in percent, that a candidate reaches without learning.
 
-    This is the mean of five classifiers with random scores, plus three standard deviations.
+    This is the mean mAP of five classifiers with random scores, plus three standard deviations.
 
     Args:
         dataset: Images with several labels that score candidates.
     """
-    # Imported late, as the task is: it imports torch's layers.
+    # Imported late, since it imports torch's layers.
     from fbnetv3.classification.multi_label import mean_average_precision
 
     truth = np.zeros((len(dataset), len(dataset.classes)), np.float32)
@@ -153,8 +153,9 @@ def chance_map(dataset: ImageDataset) -> float:
 def score_name(cfg: CfgNode) -> str:
     """Returns the name of the scores of a search's candidates, with their unit.
 
-    The name is ``score`` with a registered evaluator, whose unit is unknown. Without its data, a
-    search over classifiers does not know whether images have several labels.
+    It is ``score`` with a registered evaluator, since the unit of its scores is unknown. In a
+    search over classifiers, it is ``score (%)`` if the training set cannot be opened, since it is
+    unknown whether images have several labels.
     """
     if cfg.SEARCH.EVALUATOR != "train":
         return "score"
@@ -167,7 +168,7 @@ def score_name(cfg: CfgNode) -> str:
 
 
 def counts_iterations(cfg: CfgNode) -> bool:
-    """Returns whether the scores of a training are told apart by iterations, not by epochs.
+    """Returns whether scores are recorded by iteration instead of by epoch.
 
     This is so for detectors unless TEST.EVAL_EPOCHS is a whole number above 0.
     """

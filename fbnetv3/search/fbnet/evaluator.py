@@ -38,9 +38,10 @@ class TrainEvaluator:
     or a detector's AP.
 
     Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
-    the scores by epoch in ``scores.json``, and the final score in ``result.json``. With EMA, the
-    averaged weights are scored. After a part of a training (SEARCH.RUNGS), the checkpoint is kept:
-    the next part resumes from it, and the weights equal those of an uninterrupted training.
+    the scores by epoch or iteration (:func:`steps_per_epoch`) in ``scores.json``, and the final
+    score in ``result.json``. With EMA, the averaged weights are scored. After a part of a training
+    (SEARCH.RUNGS), the checkpoint is kept: the next part resumes from it, and the weights equal
+    those of an uninterrupted training.
 
     Attributes:
         setup: Config and space of the search.
@@ -55,10 +56,10 @@ class TrainEvaluator:
         """What to change if no candidate scores above :attr:`chance_score`."""
         fewer = ", on fewer classes (SEARCH.CLASSES)"
         return (
-            "train candidates for longer (SOLVER.MAX_EPOCHS), with a higher learning rate "
-            f"(SOLVER.BASE_LR, or its range in SEARCH.SPACE){'' if self._is_detector else fewer}, "
-            "or score them on more images (SEARCH.HOLD_OUT), which lowers what chance reaches, in "
-            "a new OUTPUT_DIR"
+            "in a new OUTPUT_DIR, train candidates for longer (SOLVER.MAX_EPOCHS), with a higher "
+            "learning rate (SOLVER.BASE_LR, or its range in SEARCH.SPACE)"
+            f"{'' if self._is_detector else fewer}, or score them on more images "
+            "(SEARCH.HOLD_OUT), which lowers the score of chance"
         )
 
     @property
@@ -115,7 +116,7 @@ class TrainEvaluator:
 
 
 @EVALUATORS.register("train")
-def _trains(setup: SearchSetup, folder: str) -> TrainEvaluator:
+def _train_evaluator(setup: SearchSetup, folder: str) -> TrainEvaluator:
     return TrainEvaluator(setup, folder)
 
 
@@ -127,7 +128,7 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
         folder: Parent of the candidates' folders: a path, or a URI.
 
     Raises:
-        SearchError: The name is unknown, or the function registered by it returns no function.
+        SearchError: The name is unknown, or the function registered under it returns no function.
     """
     name = setup.cfg.SEARCH.EVALUATOR
     if name not in EVALUATORS:
@@ -135,18 +136,18 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
     evaluate = EVALUATORS.get(name)(setup, folder)
     if not callable(evaluate):
         raise SearchError(
-            f"SEARCH.EVALUATOR={name}: made a {type(evaluate).__name__}; allowed: a function of a "
-            "trial that returns its score"
+            f"SEARCH.EVALUATOR={name} returned a {type(evaluate).__name__}; allowed: a function of "
+            "a trial that returns its score"
         )
     # the package's own evaluator holds a SearchSetup, which carries the imported code itself
     return evaluate if isinstance(evaluate, TrainEvaluator) else CallableWithUserCode(evaluate)
 
 
 def steps_per_epoch(cfg: CfgNode) -> int:
-    """Returns the number per epoch of the unit in which a training counts the times of its scores.
+    """Returns the number of steps per epoch; the scores of a training are recorded by step.
 
-    The unit is the epoch, so that the number is 1, or the iteration for a detector that is not
-    scored after whole epochs (see :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`).
+    A step is an epoch, so that the number is 1, or an iteration for a detector that is not scored
+    after whole epochs (see :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`).
     """
     if not counts_iterations(cfg):
         return 1
@@ -161,7 +162,7 @@ def _keep_nothing() -> None:
 
 
 def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, float]]:
-    """Returns the final score of a training and its scores by epoch so far.
+    """Returns the final score of a training, and its scores so far by epoch or iteration.
 
     The final score is None if the training has not finished, or if its number of epochs differs
     from the trial's. With rungs, if a longer part of the training has finished, the final score is

@@ -20,7 +20,7 @@ from fbnetv3.search.storage.earlier_trials import StoredStudy
 
 
 def setup_from_config(cfg: CfgNode, folder: RunFolder) -> SearchSetup:
-    """Returns the config of a search in a folder, after comparing it with the folder's.
+    """Returns the config and space of a search, after comparing the config with its folder's.
 
     Raises:
         FBNetError: The config is invalid, a file or data set that it names cannot be read, or the

@@ -31,8 +31,8 @@ def check_trainings(setup: SearchSetup) -> None:
 
     Raises:
         FBNetError: A number is out of range; the space does not fit the task; the data are missing,
-            or have fewer classes or images than the config asks for; none of the space's probes can
-            be set up; or SEARCH.FINAL makes an invalid config.
+            or have fewer classes or images than the config asks for; none of the space's probes (a
+            few of its candidates) can be set up; or SEARCH.FINAL makes an invalid config.
     """
     check_numbers(setup.cfg)
     check_task(setup)
@@ -46,11 +46,12 @@ def check_trainings(setup: SearchSetup) -> None:
 def _check_data(cfg: CfgNode) -> None:
     """Checks that the training set has as many classes and images as the search needs.
 
-    In a search over classifiers, all images that candidates train or are scored on are decoded
+    In a search over classifiers, all images on which candidates are trained or scored are decoded
     here, and not again before each training.
 
     Raises:
-        FBNetError: The training set has fewer, a data set cannot be opened, or an image is broken.
+        FBNetError: The training set has fewer classes or images, a data set cannot be opened, or
+            an image is broken.
     """
     if is_detector(cfg):
         # imported here, since searches over classifiers need no detectors

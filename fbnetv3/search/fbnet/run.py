@@ -17,6 +17,7 @@ from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.candidates_file import enqueue_all, read_candidates
 from fbnetv3.search.fbnet.config import SearchSetup, executor_from_config
 from fbnetv3.search.fbnet.config_file import read_run_config
+from fbnetv3.search.fbnet.datasets import counts_iterations
 from fbnetv3.search.fbnet.evaluator import evaluator_from_config
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.identity import file_hashes, values_affecting_scores
@@ -248,6 +249,7 @@ def _run(
         batches=node.ITERATIONS,
         direction=node.DIRECTION,
         full_epochs=max(node.RUNGS, default=None),
+        unit="iteration" if counts_iterations(cfg) else "epoch",
     )
     progress.say("\n".join([*plan_lines(setup, search), *placement_lines(cfg, placement)]))
     for line in start.apply(search, logged):

@@ -32,8 +32,9 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
         The function; None if the space does not search the architecture.
 
     Raises:
-        FBNetError: The costs are unknown, the latency table cannot be read or does not fit the
-            search, or the number of classes depends on a data set that cannot be opened.
+        FBNetError: The costs of the config's detector are unknown, the latency table cannot be read
+            or does not fit the search, or the number of classes depends on a data set that cannot
+            be opened.
     """
     cfg = setup.cfg
     table = cfg.SEARCH.LATENCY_TABLE
@@ -81,7 +82,7 @@ def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
 
 
 def keep_costs(setup: SearchSetup, path: Path) -> None:
-    """Writes the costs of networks that are counted one by one to a file, now and from now on.
+    """Writes the costs of a space of networks to a file, now and whenever there are new ones.
 
     Args:
         setup: Config and space of the search.
@@ -97,7 +98,8 @@ def latency_lines(setup: SearchSetup) -> list[str]:
     if not path:
         return []
     table = LatencyTable.load(path)
-    return [f"latency_ms: blocks in {table.runtime} on {table.about.get('cpu', 'a CPU')} ({path})"]
+    cpu = table.about.get("cpu", "a CPU")
+    return [f"latency_ms: from blocks timed in {table.runtime} on {cpu} ({path})"]
 
 
 def refusal_lines(setup: SearchSetup) -> list[str]:

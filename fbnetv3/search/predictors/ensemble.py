@@ -13,7 +13,7 @@ from fbnetv3.search.predictors.networks import BatchedLinear, Floats, minibatche
 from fbnetv3.search.space.encoding import Features
 
 _MEMBERS, _HIDDEN = 8, 64  # number of networks, width of their hidden layer
-_STEPS, _BATCH, _LR = 300, 512, 5e-3  # of the training
+_STEPS, _BATCH, _LR = 300, 512, 5e-3  # training steps, minibatch size, initial learning rate
 _NOISE = 0.25
 """Assumed variance of the noise of every label, in addition to the label's error."""
 _SPREAD = 0.5

@@ -35,6 +35,7 @@ class SearchProgress:
         direction: ``maximize`` or ``minimize``.
         full_epochs: Number of epochs of a whole training in a search with rungs; None: every
             training is whole.
+        unit: Unit of the keys of the trials' scores: ``epoch`` or ``iteration``.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class SearchProgress:
         batches: int | None = None,
         direction: str = MAXIMIZE,
         full_epochs: int | None = None,
+        unit: str = "epoch",
     ) -> None:
-        self._full_epochs = full_epochs
+        self._full_epochs, self._unit = full_epochs, unit
         self._of_batches = "" if batches is None else f"/{batches}"
         self._console = Console(file=quiet(stream or io.StringIO()), quiet=stream is None)
         self._total = total
@@ -92,8 +94,9 @@ class SearchProgress:
         if event.kind == "finish":
             self._finish(trial)
         elif event.kind == "report":
-            epoch = max(trial.reports)
-            self._running[trial.id] = f"{trial.id} at epoch {epoch}: {trial.reports[epoch]:.2f}"
+            step = max(trial.reports)
+            score = f"{trial.reports[step]:.2f}"
+            self._running[trial.id] = f"{trial.id} at {self._unit} {step}: {score}"
         best = f"{self._best_text()}  " if self._finished else ""
         running = ", ".join(islice(self._running.values(), 3))
         self._bar.update(

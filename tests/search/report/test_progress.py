@@ -93,6 +93,14 @@ def test_lines_have_the_seconds_per_trial_and_the_time_left() -> None:
     assert stream.getvalue().endswith("50 s per trial, 31 min left\n")
 
 
+@pytest.mark.parametrize("unit", ["epoch", "iteration"])
+def test_the_bar_names_the_unit_of_reported_scores(unit: str) -> None:
+    progress, trial = SearchProgress(1, None, unit=unit), Trial("t0", 0, 0, {})
+    trial.report(20, 0.5)
+    progress.show(Event("report", trial))
+    assert progress._bar.tasks[0].fields["note"] == f"t0 at {unit} 20: 0.50"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (9e4, "25.0 h")],
