@@ -1,4 +1,4 @@
-"""Knowledge distillation (Hinton et al., 2015): a teacher network, and the loss towards it."""
+"""Knowledge distillation (Hinton et al., 2015): a teacher network, and a loss against its logits."""
 
 from __future__ import annotations
 
