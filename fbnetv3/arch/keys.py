@@ -159,7 +159,7 @@ OP_KEYS: Mapping[str, Key] = {
     "k_mid": Key("int", required=True, minimum=1, odd=True, or_zero=True),
     # activation inside of squeeze-and-excitation; without it, that of the layer
     "se_act": Key("str", choices=ACTIVATIONS, needs="se"),
-    # initial factor of each channel of the residual branch (CaiT, section 2.1); not given: no factor
+    # initial factor of each channel of the residual branch (CaiT, section 2.1); not given: none
     "layer_scale": Key("float", maximum=1),
     "pwl_bn": Key("bool", default=False),  # whether a batch norm follows the last 1x1 convolution
 }

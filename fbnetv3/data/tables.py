@@ -102,7 +102,9 @@ def _parquet(path: Path) -> Mapping[str, Sequence[Any]]:
         try:
             table = parquet.ParquetFile(file)
             if table.metadata.num_rows > _MAX_ROWS:
-                raise DataError(f"{path}: {table.metadata.num_rows} rows; allowed: at most {_MAX_ROWS}")
+                raise DataError(
+                    f"{path}: {table.metadata.num_rows} rows; allowed: at most {_MAX_ROWS}"
+                )
             names = [n for n in table.schema_arrow.names if n in ("path", "label", "labels")]
             columns: Mapping[str, Sequence[Any]] = table.read(columns=names).to_pydict()
         except DataError:

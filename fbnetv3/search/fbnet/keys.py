@@ -12,7 +12,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],
-        "Bounds such as '4e8 <= macs <= 8e8'; the first trials spread over the first bound's range.",
+        "Bounds, e.g. '4e8 <= macs <= 8e8'; the first trials spread over the first bound's range.",
     ),
     "BUDGETS": (
         [],
