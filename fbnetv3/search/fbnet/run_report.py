@@ -69,8 +69,6 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
 def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     node, space = cfg.SEARCH, search.space
     powers = [f"10^{space.log10_cardinality_of(part):.1f}" for part in ("architecture", "recipe")]
-    ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
-    stop = f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
     classes = classes_line(cfg, search)
     drawn = " at random" if node.HOLD_OUT_SAMPLING == "random" else ""
     test = (
@@ -88,7 +86,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         "plan": f"{plural(node.ITERATIONS, 'batch', 'es')} of {node.BATCH_SIZE}{divided} "
         f"from a pool of {len(search.plan.pool)}, then {plural(node.FINALISTS, 'finalist')}"
         f"{_seeds(node.FINAL_SEEDS)}; {_length(cfg)} each",
-        "early stopping": stop,
+        "early stopping": early_stopping_line(cfg),
         "predictor": str(node.PREDICTOR),
         "seed": str(cfg.SEED),
     }
@@ -100,6 +98,15 @@ def _length(cfg: CfgNode) -> str:
         epochs = cfg.SOLVER.MAX_EPOCHS
         return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
     return f"{cfg.SOLVER.MAX_ITER} iterations (for a batch of {cfg.SOLVER.REFERENCE_BATCH})"
+
+
+def early_stopping_line(cfg: CfgNode) -> str:
+    """Returns when trainings end before their full length; rungs take the place of EARLY_STOP."""
+    node = cfg.SEARCH
+    if node.RUNGS:
+        return f"by rungs (epochs {', '.join(map(str, node.RUNGS[:-1]))})"
+    ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
+    return f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
 
 
 def classes_line(cfg: CfgNode, search: JointNAS) -> str:
