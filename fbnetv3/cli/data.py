@@ -96,7 +96,7 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quality", type=int, default=95, metavar="Q", help=quality)
     size = "size of a shard in megabytes (default: 256)"
     add("--shard-mb", type=int, default=256, metavar="MB", help=size)
-    skip = "leave out images that cannot be decoded, instead of copying them"
+    skip = "leave out images that cannot be decoded (default: copy them; with --short-side, stop)"
     add("--skip-broken", action="store_true", help=skip)
 
 

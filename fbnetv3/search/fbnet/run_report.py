@@ -23,7 +23,7 @@ from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.storage.database import sqlite_url
 
-_TRAINED = ("val/top1", "val/top1_ema", "val/mAP", "val/mAP_ema", "bbox/AP", "bbox/AP_ema")
+_TRAINED_SCORES = ("val/top1", "val/top1_ema", "val/mAP", "val/mAP_ema", "bbox/AP", "bbox/AP_ema")
 """Scores of a winner's own training that a report shows."""
 
 
@@ -163,7 +163,7 @@ def _trained_score(metrics: Path) -> list[str]:
     parts = [
         f"{key.rpartition('/')[2]} {last[key]:.4g}"
         for key in last
-        if key in _TRAINED and isinstance(last[key], float)
+        if key in _TRAINED_SCORES and isinstance(last[key], float)
     ]
     return [f"trained: {', '.join(parts)}"] if parts else []
 
