@@ -2,8 +2,8 @@
 
 A light installation (``pip install fbnetv3``) has the packages for building networks, loading their
 weights and predicting images. Code that needs other packages calls :func:`require`, or is imported
-inside of :func:`naming_extras`, as commands and the public names of ``fbnetv3`` and
-``fbnetv3.search`` are.
+inside of :func:`naming_extras`, like the commands and the public names of ``fbnetv3`` and
+``fbnetv3.search``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from fbnetv3.registry import Registry
 _log = logging.getLogger("fbnetv3")
 RECORD = "imports.json"
 """Name of the file in a run's folder that lists the imported code."""
-_PREFIX = "fbnetv3_import_"  # begins the names of the modules that files are run as
+_PREFIX = "fbnetv3_import_"  # prefix of the module name that a file is run under
 # Tables of registered names that are no Registry: (module, attribute). Modules that are not loaded
 # are skipped, since nothing can be registered there.
 _TABLES = (

@@ -147,7 +147,7 @@ OP_KEYS: Mapping[str, Key] = {
     "k": Key("int", required=True, minimum=1, odd=True),  # side of the kernel, in pixels
     "e": Key("float", required=True),  # expansion: middle channels / input channels
     "act": Key("str", default="hswish", choices=ACTIVATIONS),  # activation
-    "se": Key("str", choices=GATES),  # gate of squeeze-and-excitation; without it, there is none
+    "se": Key("str", choices=GATES),  # gate of squeeze-and-excitation (SE); not given: no SE
     "se_ratio": Key("ratio", default=0.25, needs="se"),  # squeezed / middle channels
     "dw_padding": Key("int", first_only=True),  # padding of the depthwise convolution, in pixels
     "conv_bias": Key("bool", default=False),  # whether convolutions have a bias
@@ -159,7 +159,7 @@ OP_KEYS: Mapping[str, Key] = {
     "k_mid": Key("int", required=True, minimum=1, odd=True, or_zero=True),
     # activation inside of squeeze-and-excitation; without it, that of the layer
     "se_act": Key("str", choices=ACTIVATIONS, needs="se"),
-    # first factor of each channel of the residual branch (CaiT, section 2.1); without it, no factor
+    # initial factor of each channel of the residual branch (CaiT, section 2.1); not given: none
     "layer_scale": Key("float", maximum=1),
     "pwl_bn": Key("bool", default=False),  # whether a batch norm follows the last 1x1 convolution
 }

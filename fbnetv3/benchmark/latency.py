@@ -1,12 +1,12 @@
 """Latency tables: the blocks of a search space, measured on this machine.
 
-Blocks are timed inside networks, so that the state of the CPU's caches is as in real use: random
-networks of the space, and networks at the ends of the ranges of its variables. The rest of a
-network's time is the table's ``frame``. Classifiers are timed in the form of ``fbnetv3.deploy``;
-RetinaNets in evaluation mode, without decoding of boxes. The batch size is 1, and nothing is
-compiled, since a compiled network has no separate blocks. With one thread the clock is CPU time,
-which excludes other processes. Further random networks, timed as a whole in the same rounds,
-validate the table's predictions.
+Blocks are timed inside networks, so that the state of the CPU's caches is as in real use. The
+networks are random ones of the space, and those at the ends of the ranges of its variables. The
+rest of a network's time is the table's ``frame``. Classifiers are timed in the form of
+``fbnetv3.deploy``; RetinaNets in evaluation mode, without decoding of boxes. The batch size is 1,
+and nothing is compiled, since a compiled network has no separate blocks. With one thread the clock
+is CPU time, which excludes other processes. Further random networks, timed as a whole in the same
+rounds, validate the table's predictions.
 """
 
 from __future__ import annotations

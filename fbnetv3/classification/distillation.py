@@ -1,4 +1,4 @@
-"""Knowledge distillation (Hinton et al., 2015): a teacher network, and the loss towards it."""
+"""Knowledge distillation (Hinton et al., 2015): the teacher network and the loss."""
 
 from __future__ import annotations
 

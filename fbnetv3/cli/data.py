@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    images = "folder of the images, for boxes (default: where the format of SRC has them)"
+    images = "folder of the images of a data set of boxes (default: as the format of SRC says)"
     add("--images", type=Path, metavar="DIR", help=images)
     split = "split of a yaml of YOLO: train, val or test (default: train)"
     add("--split", default="train", metavar="NAME", help=split)
@@ -89,14 +89,14 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SRC", help="data set: a name, or a folder or zip of class folders")
-    add("folder", type=Path, metavar="DST", help="folder to make; must not exist, or be empty")
+    add("folder", type=Path, metavar="DST", help="folder to make; may exist if it is empty")
     short = "reduce images to this length of the short side, as JPEG files (default: copy all)"
     add("--short-side", type=int, default=0, metavar="PX", help=short)
     quality = "JPEG quality of reduced images (default: 95)"
     add("--quality", type=int, default=95, metavar="Q", help=quality)
     size = "size of a shard in megabytes (default: 256)"
     add("--shard-mb", type=int, default=256, metavar="MB", help=size)
-    skip = "leave out images that cannot be decoded, instead of copying them"
+    skip = "leave out images that cannot be decoded (default: copy them; with --short-side, stop)"
     add("--skip-broken", action="store_true", help=skip)
 
 

@@ -134,8 +134,8 @@ def _refuse_mixed_levels(place: Path, classes: Sequence[str], names: Sequence[st
         loose = sum(name.count("/") == 1 for name in names)
         raise DataError(
             f"{place}: {classes[0]} is the only folder, with {loose} images of its own and "
-            f"subfolders that look like classes: {some(inner)}; move the images into class folders "
-            f"and give {only}, or delete them"
+            f"subfolders that look like classes: {some(inner)}; move these images into class "
+            f"folders and give {only}, or delete these images"
         )
 
 

@@ -1,4 +1,4 @@
-"""Conversion of a user's data sets, of any class, to data sets of this project."""
+"""Conversion of a user's data sets, of any Python type, to data sets of this project."""
 
 from __future__ import annotations
 

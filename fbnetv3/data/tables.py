@@ -102,7 +102,9 @@ def _parquet(path: Path) -> Mapping[str, Sequence[Any]]:
         try:
             table = parquet.ParquetFile(file)
             if table.metadata.num_rows > _MAX_ROWS:
-                raise DataError(f"{path}: {table.metadata.num_rows} rows; allowed: {_MAX_ROWS}")
+                raise DataError(
+                    f"{path}: {table.metadata.num_rows} rows; allowed: at most {_MAX_ROWS}"
+                )
             names = [n for n in table.schema_arrow.names if n in ("path", "label", "labels")]
             columns: Mapping[str, Sequence[Any]] = table.read(columns=names).to_pydict()
         except DataError:
@@ -140,7 +142,7 @@ def _classes(path: Path, labels: Sequence[tuple[str, ...]]) -> list[str]:
 def _problems(
     rows: Sequence[_Row], labels: Sequence[tuple[str, ...]], several: bool, known: set[str]
 ) -> list[str]:
-    """Returns the errors in the rows, which are numbered from 2, since the header is row 1."""
+    """Returns the errors in the rows, numbered from 2 as in a CSV, whose header is row 1."""
     problems, earlier = [], dict[str, int]()
     for number, ((name, value), names) in enumerate(zip(rows, labels, strict=True), 2):
         path = PurePosixPath(name)

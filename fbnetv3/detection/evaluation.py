@@ -53,7 +53,7 @@ def evaluate_boxes(
         raise FBNetError(f"unknown COCO evaluator {backend!r}; allowed: {', '.join(BACKENDS)}")
     if not count_scored_boxes(ground_truth["annotations"]):
         return BoxScores({}, {})
-    results = results or [_missed(ground_truth)]
+    results = results or [_detection_of_no_box(ground_truth)]
     with contextlib.redirect_stdout(io.StringIO()):  # the evaluators print tables
         evaluator = _evaluator(ground_truth, results, backend)
         evaluator.evaluate()
@@ -105,7 +105,7 @@ def count_scored_boxes(annotations: Iterable[Mapping[str, Any]]) -> int:
     return sum(not item["iscrowd"] for item in annotations)
 
 
-def _missed(ground_truth: dict[str, Any]) -> dict[str, Any]:
+def _detection_of_no_box(ground_truth: dict[str, Any]) -> dict[str, Any]:
     """Returns a detection that overlaps no box: the evaluators do not accept an empty list.
 
     The scores are those of a detector without detections: precision is 0 at each recall.

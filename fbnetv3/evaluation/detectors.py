@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # detectron2 is optional
 
 Result = dict[str, Any]
 IOU = 0.5
-"""Smallest IoU of a found box, in precision-recall curves and for missed and wrong boxes."""
+"""Smallest IoU of a match, in precision-recall curves and in counts of missed and wrong boxes."""
 
 
 def detect_dataset(
@@ -39,7 +39,7 @@ def detect_dataset(
     batch_size: int = DETECTOR_BATCH,
     advance: Callable[[int], Any] = lambda count: None,
 ) -> list[Result]:
-    """Returns all boxes in the images of a data set, as COCO results.
+    """Returns the boxes that a detector predicts in a data set, as COCO results.
 
     Args:
         detector: Detector on its device.
@@ -107,7 +107,7 @@ def report_boxes(
     """Writes the tables and pictures of a detector.
 
     Args:
-        results: Boxes in all images, as COCO results.
+        results: Predicted boxes in all images, as COCO results.
         dataset: Data set with at least one box.
         folder: Folder of the files.
         worst: Number of images with the most mistakes on the contact sheet; 0 writes none.
@@ -166,7 +166,7 @@ def precision_curves(
 
     Args:
         truth: Ground truth as COCO json.
-        results: Boxes as COCO results.
+        results: Predicted boxes as COCO results.
 
     Returns:
         Precision (recalls,) of each class that has a true box, by its name; and the recalls. Both
@@ -200,8 +200,8 @@ def mistakes_by_image(
 
     Args:
         truth: Ground truth as COCO json.
-        results: Boxes as COCO results. Of each class, an image's 100 boxes with the highest scores
-            count.
+        results: Predicted boxes as COCO results. Of each class, an image's 100 boxes with the
+            highest scores count.
     """
     missed = dict.fromkeys((image["id"] for image in truth["images"]), 0)
     wrong = dict(missed)

@@ -30,9 +30,9 @@ TEXTS = {
 def views_of(transform: EvalTransform, augmentations: Sequence[str] = ()) -> list[View]:
     """Returns the views that augmentations make of an image; without any, the preprocessed one.
 
-    ``crops`` resizes the shorter side to ``resize`` of the preprocessing, or to 8/7 of the
-    resolution if that is larger, and takes five crops. Augmentations are combined: ``flip`` and
-    ``crops`` make ten views.
+    ``crops`` resizes the shorter side to ``resize`` of the preprocessing or, if that is larger, to
+    8/7 of the resolution, rounded up to a multiple of 8, and takes five crops. Augmentations are
+    combined: ``flip`` and ``crops`` make ten views.
 
     Args:
         transform: Preprocessing of the network.

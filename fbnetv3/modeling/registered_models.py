@@ -46,7 +46,7 @@ def build(
                 problem = f"network {name}: this argument cannot be set in the name of a network"
             allowed = ", ".join(a for a in accepted or () if a not in _RESERVED) or "none"
             if key in rates and not is_reserved:
-                allowed = f"0, or a function of the network with the argument {key}"
+                allowed = f"0, unless the network's function accepts the argument {key}"
             raise ArchError(problem, key=key, value=value, allowed=allowed)
     model = make(num_classes, **given)
     if not isinstance(model, nn.Module):

@@ -168,6 +168,6 @@ def _images_of(listing: Listing, path: Path) -> list[str]:
             f"no images in {path}; files with these suffixes count: {suffixes}{there}"
         )
     if others:
-        note = f"{path}: files without the suffix of an image: {others}"
+        note = f"{path}: files without the suffix of an image are left out: {others}"
         print(one_line(note), file=sys.stderr)
     return sorted(listing.images, key=Path)

@@ -93,8 +93,8 @@ class Batches:
     def reopen(self, numbers: set[int]) -> list[Trial]:
         """Puts failed trials back, so that they run again; they keep the reason of their failure.
 
-        Batches that were proposed since and have results of other trials stay as they are: for
-        them, the trials count as failed.
+        Batches that were proposed after these failures and have results of other trials stay as
+        they are: for them, the trials still count as failed.
 
         Args:
             numbers: Numbers of the trials.

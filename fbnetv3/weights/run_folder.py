@@ -24,7 +24,7 @@ def exported_weights(folder: Path) -> Path:
             return folder / name
     raise WeightsFileError(
         f"{folder} holds no finished training: it has neither {' nor '.join(EXPORTED)}; give the "
-        "OUTPUT_DIR of a training, or continue it with --resume"
+        "OUTPUT_DIR of a finished training, or continue this one with --resume"
     )
 
 

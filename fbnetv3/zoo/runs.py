@@ -59,8 +59,8 @@ def read_run(folder: str | os.PathLike[str]) -> TrainedRun:
     arch, classes = arch_of(metadata, None, exported), metadata.get("classes")
     if not isinstance(arch, Arch) or not classes:
         raise WeightsFileError(
-            f"{exported} does not hold the table of an FBNet classifier; give the OUTPUT_DIR of "
-            "a training with one"
+            f"{exported} does not hold an FBNet classifier; give the OUTPUT_DIR of the training of "
+            "an FBNet classifier"
         )
     side = int(metadata.get("resolution") or arch.resolution)
     cost, scores = count_cost(arch.replace(num_classes=len(classes)), side), _scores(folder)

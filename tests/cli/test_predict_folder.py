@@ -103,7 +103,7 @@ def test_files_without_the_suffix_of_an_image_are_reported(
         (folder / name).write_text("x")
     status, out, err = _run(run_folder, capsys, folder)
     assert (status, len(out)) == (0, 4)
-    assert err == f"{folder}: files without the suffix of an image: .heic 2, .txt 1\n"
+    assert err == f"{folder}: files without the suffix of an image are left out: .heic 2, .txt 1\n"
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ OUTSIDE = "train: ../../../etc\nnames: [cat]\n"
 @pytest.mark.parametrize(
     ("write", "file", "text", "fault"),
     [
-        (voc, "Annotations/a.xml", BOMB, "a document type (<!DOCTYPE ...>) is not read"),
+        (voc, "Annotations/a.xml", BOMB, "a document type (<!DOCTYPE ...>) is not allowed"),
         (voc, "Annotations/a.xml", "<annotation>", "not readable as XML"),
         (voc, "Annotations/a.xml", "<a>" * 40 + "</a>" * 40, "32 levels"),
         (voc, "Annotations/a.xml", "<a><filename>../../x</filename></a>", ""),

@@ -34,7 +34,7 @@ def test_files_folders_and_zips_in_the_order_given(
     assert [image.stem for image in images] == ["other", "1", "2", "b", "a"]
     assert images[1].read() == b"x/1.png"
     assert images[0].read() == photos / "other.png"
-    assert "files without the suffix of an image: .md 1" in capsys.readouterr().err
+    assert "files without the suffix of an image are left out: .md 1" in capsys.readouterr().err
 
 
 def test_a_list_is_relative_to_its_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

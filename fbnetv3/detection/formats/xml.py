@@ -37,7 +37,7 @@ class _Builder(ElementTree.TreeBuilder):
         Raises:
             DataError: Always.
         """
-        raise DataError("a document type (<!DOCTYPE ...>) is not read")
+        raise DataError("a document type (<!DOCTYPE ...>) is not allowed")
 
 
 def parse_xml(path: Path) -> ElementTree.Element:

@@ -1,4 +1,4 @@
-"""The input of the writer of a detector's format, and the function that its loader returns."""
+"""The input of the functions that write detectors, and the type of those that run them."""
 
 from __future__ import annotations
 

@@ -73,9 +73,9 @@ def non_dominated(points: Floats) -> npt.NDArray[np.bool_]:
 def reference_point(points: Floats, worst: Floats | None = None) -> Floats:
     """Returns the reference point of a front, (m,).
 
-    It lies a tenth of each objective's range on the front below the lowest value on the front. If
-    all values of an objective are equal, their magnitude takes the place of the range, or 1 if the
-    values are 0.
+    In each objective, it lies below the lowest value on the front, by a tenth of the range on the
+    front. If all values of an objective are equal, their magnitude takes the place of the range, or
+    1 if the values are 0.
 
     Args:
         points: (n, m) values of a front, at least one point.

@@ -1,4 +1,4 @@
-"""Reads candidates that a person wants to be evaluated from a yaml, and enqueues them."""
+"""Reads a user's own candidates from a yaml, and enqueues them."""
 
 from __future__ import annotations
 

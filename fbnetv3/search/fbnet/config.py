@@ -135,7 +135,7 @@ def settings_from_config(cfg: CfgNode) -> SearchSettings:
 def _check_latency(node: CfgNode, bounded: list[str]) -> None:
     """Raises a SearchError if a bound or an objective is on latencies, but there is no table."""
     if not node.LATENCY_TABLE and LATENCY in (*bounded, *_objective_names(node)):
-        kind = "a constraint" if LATENCY in bounded else "an objective"
+        kind = "a constraint or budget" if LATENCY in bounded else "an objective"
         raise SearchError(
             f"{kind} on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
             "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
@@ -234,7 +234,7 @@ def _ray(cfg: CfgNode) -> Executor:
 
 
 def _cpus_of_candidate(cfg: CfgNode) -> int:
-    """Returns the threads and data-loader workers of a candidate.
+    """Returns the CPUs of a candidate: its threads plus its data-loader workers.
 
     On a cluster that this process starts, they are at most the cores of this machine, so that one
     candidate fits.

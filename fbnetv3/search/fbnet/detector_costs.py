@@ -67,8 +67,8 @@ def detector_statistics(
         return None
     if not has_known_costs(cfg):
         raise SearchError(
-            "the space searches the architecture of a detector, whose costs are known for "
-            f"{_META} on {_BACKBONE} only, not for {cfg.MODEL.META_ARCHITECTURE} on "
+            "the space sets the architecture or resolution of a detector, whose costs are known "
+            f"for {_META} on {_BACKBONE} only, not for {cfg.MODEL.META_ARCHITECTURE} on "
             f"{cfg.MODEL.BACKBONE.NAME}: change MODEL.META_ARCHITECTURE or MODEL.BACKBONE.NAME, or "
             "search the recipe alone"
         )

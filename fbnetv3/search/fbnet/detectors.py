@@ -33,7 +33,7 @@ from fbnetv3.search.fbnet.space_table import Ref, resolve
 _CHANCE_DRAWS = 5
 """Number of random detectors that are drawn to estimate the AP that chance reaches."""
 _STANDARD_DEVIATIONS = 3
-"""Number of standard deviations above the mean AP of these detectors that chance may reach."""
+"""The AP of chance is this many standard deviations above the mean AP of these detectors."""
 _BOXES = 100
 """Boxes per image that COCO's evaluation counts."""
 
@@ -153,7 +153,7 @@ def iterations_per_epoch(cfg: CfgNode) -> int:
 
 
 def chance_ap(cfg: CfgNode, train: str, test: str) -> float:
-    """Returns the highest AP, in percent, that a detector reaches without looking at the images.
+    """Estimates the highest AP, in percent, that a detector reaches without looking at the images.
 
     Such a detector knows how boxes are distributed: in each image it predicts the boxes of training
     images that are drawn at random, scaled to the size of the image. The result is the mean AP of
@@ -204,9 +204,9 @@ def _blind_boxes(
 def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the config keys and values of a candidate, besides those of its backbone.
 
-    Keys that the space does not set are left out and keep their values in the config, such as
-    lengths in iterations, which a recipe would state in epochs. A field of the recipe whose
-    ``when`` does not hold is left out, too.
+    Keys that the space does not set are left out, so that they keep their values in the config: a
+    recipe would turn lengths in iterations into epochs. A field of the recipe whose ``when`` does
+    not hold is left out, too.
 
     Args:
         cfg: Config of the search.

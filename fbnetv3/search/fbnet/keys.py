@@ -8,11 +8,11 @@ from fbnetv3.config import CfgNode, get_cfg
 from fbnetv3.config.keys import ADDED_KEYS as ADDED_TRAINING_KEYS
 
 KEYS: dict[str, tuple[Any, str]] = {
-    "SPACE": ("fbnetv3", "Packaged space (fbnetv3, nano, timm_vit), registered name, or yaml."),
+    "SPACE": ("fbnetv3", "Packaged space such as fbnetv3 or timm_vit, registered name, or yaml."),
     "FIX": ([], "Variables that keep a single value: [NAME, VALUE, NAME, VALUE, ...]."),
     "CONSTRAINTS": (
         [],
-        "Bounds such as '4e8 <= macs <= 8e8'; the first trials spread over the first one's range.",
+        "Bounds, e.g. '4e8 <= macs <= 8e8'; the first trials spread over the first bound's range.",
     ),
     "BUDGETS": (
         [],
@@ -139,7 +139,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "EVOLUTION.TOP": (40, "Candidates that survive a generation (K)."),
     "EVOLUTION.EPSILON": (
         1e-6,
-        "Gain above which a generation is progress, in interquartile ranges of the first one.",
+        "A gain above this is progress; in interquartile ranges of the first generation's scores.",
     ),
     "EVOLUTION.PATIENCE": (1, "Generations in a row without progress after which stage 2 ends."),
     "EVOLUTION.CROSSOVER_FITNESS": (
@@ -216,7 +216,7 @@ ADDED_KEYS = (
 )
 """Keys that earlier versions lack.
 
-The log of the batches (``log/``) and a candidates' folder are identified by config values. Keys
+The log of the batches (``log/``) and a candidate's folder are identified by config values. Keys
 listed here are left out of these values if they have their default, so that logs and folders of
 earlier versions still match.
 """

@@ -23,7 +23,7 @@ from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.storage.database import sqlite_url
 
-_TRAINED = ("val/top1", "val/top1_ema", "val/mAP", "val/mAP_ema", "bbox/AP", "bbox/AP_ema")
+_TRAINED_SCORES = ("val/top1", "val/top1_ema", "val/mAP", "val/mAP_ema", "bbox/AP", "bbox/AP_ema")
 """Scores of a winner's own training that a report shows."""
 
 
@@ -69,8 +69,6 @@ def _about(cfg: CfgNode, folder: RunFolder, search: JointNAS, result: SearchResu
 def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
     node, space = cfg.SEARCH, search.space
     powers = [f"10^{space.log10_cardinality_of(part):.1f}" for part in ("architecture", "recipe")]
-    ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
-    stop = f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
     classes = classes_line(cfg, search)
     drawn = " at random" if node.HOLD_OUT_SAMPLING == "random" else ""
     test = (
@@ -88,7 +86,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
         "plan": f"{plural(node.ITERATIONS, 'batch', 'es')} of {node.BATCH_SIZE}{divided} "
         f"from a pool of {len(search.plan.pool)}, then {plural(node.FINALISTS, 'finalist')}"
         f"{_seeds(node.FINAL_SEEDS)}; {_length(cfg)} each",
-        "early stopping": stop,
+        "early stopping": early_stopping_line(cfg),
         "predictor": str(node.PREDICTOR),
         "seed": str(cfg.SEED),
     }
@@ -100,6 +98,15 @@ def _length(cfg: CfgNode) -> str:
         epochs = cfg.SOLVER.MAX_EPOCHS
         return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
     return f"{cfg.SOLVER.MAX_ITER} iterations (for a batch of {cfg.SOLVER.REFERENCE_BATCH})"
+
+
+def early_stopping_line(cfg: CfgNode) -> str:
+    """Returns when trainings end before their full length; rungs take the place of EARLY_STOP."""
+    node = cfg.SEARCH
+    if node.RUNGS:
+        return f"by rungs (epochs {', '.join(map(str, node.RUNGS[:-1]))})"
+    ranked = "all candidates" if node.EARLY_STOP_OVER == "all" else "the better half"
+    return f"at rank correlation {node.EARLY_STOP:g} over {ranked}" if node.EARLY_STOP else "off"
 
 
 def classes_line(cfg: CfgNode, search: JointNAS) -> str:
@@ -156,7 +163,7 @@ def _trained_score(metrics: Path) -> list[str]:
     parts = [
         f"{key.rpartition('/')[2]} {last[key]:.4g}"
         for key in last
-        if key in _TRAINED and isinstance(last[key], float)
+        if key in _TRAINED_SCORES and isinstance(last[key], float)
     ]
     return [f"trained: {', '.join(parts)}"] if parts else []
 

@@ -104,7 +104,7 @@ def _infeasible(
 
     Args:
         constraint: The constraint.
-        values: (candidates,) its statistic in the probe; NaN for candidates that do not exist.
+        values: (candidates,) its statistic in the probe; NaN for candidates that the space refuses.
         reach: Range of each constrained statistic, by name.
     """
     measured = reach[constraint.name]
@@ -118,7 +118,9 @@ def _infeasible(
     )
     existing = values[~np.isnan(values)]
     if len(existing) < _enough(values):
-        return InfeasibleError(f"{text}; only {len(existing)} of the drawn candidates exist")
+        return InfeasibleError(
+            f"{text}; the space refuses all but {len(existing)} of {len(values)} drawn candidates"
+        )
     return InfeasibleError(
         f"{text}; the nearest bound that enough candidates meet is "
         f"{_nearest_bound(constraint, existing, _enough(values))}"
@@ -126,7 +128,7 @@ def _infeasible(
 
 
 def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64], need: int) -> str:
-    """Returns the smallest change of one bound that is enough, such as ``upper=1.2e6``.
+    """Returns the closest bound that enough candidates meet, such as ``upper=1.2e6``.
 
     The opposite bound of the constraint stays as it is.
 

@@ -17,6 +17,7 @@ from fbnetv3.config import CfgNode
 from fbnetv3.search import fbnet
 from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
 from fbnetv3.search.fbnet.keys import get_search_cfg
+from fbnetv3.search.fbnet.run_report import early_stopping_line
 from fbnetv3.search.fbnet.tasks import check_task
 
 
@@ -31,6 +32,8 @@ def test_rungs_end_with_the_whole_training() -> None:
     assert settings_from_config(_cfg()).rungs == ()
     cfg = _cfg("SOLVER.MAX_EPOCHS", 9, "SEARCH.RUNGS", [1, 3, 9])
     assert settings_from_config(cfg).rungs == (1, 3, 9)
+    assert early_stopping_line(cfg) == "by rungs (epochs 1, 3)"
+    assert early_stopping_line(_cfg()) == "at rank correlation 0.92 over the better half"
 
 
 @pytest.mark.parametrize(
