@@ -1,10 +1,10 @@
-"""The registries of everything that configs know by name, except ops and architectures.
+"""The registries of what configs name, except ops, architectures and detection data sets.
 
 Each kind has one registry, and one decorator ``register_...``, which ``fbnetv3`` exports. The
 built-in entries are registered where they are implemented; the names of those whose modules need
 torch are declared here, so that configs can be checked without torch. The docstring of a registry
 says how its entries are called and, after the semicolon, which config keys name them. Ops are
-registered by ``fbnetv3.register_op`` in modeling/.
+registered by ``fbnetv3.register_op`` in modeling/, detection data sets in detection/datasets.py.
 """
 
 from __future__ import annotations

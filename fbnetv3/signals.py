@@ -11,7 +11,7 @@ from typing import Any
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Returns SIGINT, SIGTERM, and SIGHUP and SIGUSR1 unless this process ignores them.
+    """Returns SIGINT and SIGTERM, plus SIGHUP and SIGUSR1 where this process does not ignore them.
 
     ``nohup`` makes a process ignore SIGHUP. Batch systems send SIGUSR1 as a warning before a time
     limit; without a handler it ends the process.

@@ -30,8 +30,8 @@ def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
         resolution: Side of the square input in pixels. None uses the architecture's.
 
     Returns:
-        The :class:`Cost`, in Python ints. Its ``macs`` (``macs_conv + macs_avgpool``) follows the
-        published FBNet tables; :class:`Cost` explains both conventions.
+        The :class:`Cost`, in Python ints. Its ``macs`` counts the reads of average pools, too, as
+        the published FBNet tables do; ``macs_conv`` does not, as in most papers.
 
     Raises:
         ArchError: The name is unknown, or the resolution is too small for the network.

@@ -42,7 +42,7 @@ from fbnetv3.io import atomic_write, read_text
 from fbnetv3.requires import require
 
 FORMAT = 1  # version of the format of files
-_COMMAND = "python tools/benchmark.py --latency-table {} --config-file CONFIG"
+_COMMAND = "fbnetv3-benchmark --latency-table {} --config-file CONFIG"
 _MAX_MS = 1e9  # larger latencies in a file are refused
 # Numbers of a shape that must be inside the measured range
 _RANGED = ("c_in", "mid", "c_out", "size")
@@ -150,7 +150,10 @@ class LatencyTable:
     def _of_layers(
         self, rows: Iterable[Mapping[str, Any]], resolution: Ints, width_divisor: int | None
     ) -> tuple[Any, Ints, Ints]:
-        """Returns the latency of frame and layers, and the last layer's channels and side."""
+        """Returns the latency of frame and layers, and the channels and side of the last output.
+
+        The frame is the part of a network's latency outside of its blocks; see :class:`Kind`.
+        """
         size: Ints = resolution
         total: Any = self._block_latency(frame_shape(size))
         c_in: Ints = 3
@@ -238,8 +241,8 @@ class LatencyTable:
         command = _COMMAND.format(file)
         if file.endswith(".csv"):
             raise ArchError(
-                "a csv of blocks is not a latency table; convert it to one: python "
-                f"tools/benchmark.py --latency-table {file} --runtime TEXT",
+                "a csv of blocks is not a latency table; convert it to one: fbnetv3-benchmark "
+                f"--latency-table {file} --runtime TEXT",
                 file=file,
             )
         try:

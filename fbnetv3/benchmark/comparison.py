@@ -1,4 +1,4 @@
-"""Comparisons side by side: latency, training steps, memory, EMA, training loop, input data."""
+"""Variants of networks side by side: latency, training step, memory, EMA, loop, input data."""
 
 from __future__ import annotations
 

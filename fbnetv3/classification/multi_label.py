@@ -31,7 +31,8 @@ class MultiLabelTask(ClassificationTask):
     def evaluate(self, model: nn.Module, weights: str = "raw") -> dict[str, float]:
         """Returns the mean average precision in percent, and the loss, over all ranks.
 
-        ``val/loss`` is the mean binary cross-entropy, without weights, whatever the ``loss``.
+        ``val/loss`` is the mean binary cross-entropy, without weights of classes, also if the
+        training has another ``loss``.
 
         Args:
             model: Network. It is put into evaluation mode for the call, and back into its

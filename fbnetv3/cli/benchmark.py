@@ -311,7 +311,7 @@ def _export_blocks(arguments: argparse.Namespace) -> None:
         )
     csv = folder / "blocks.csv"
     print(f"{folder}: {count} blocks and networks to measure, batch 1; fill {csv} (name,ms), then:")
-    print(f"  python tools/benchmark.py --latency-table {csv} --runtime 'RUNTIME, DEVICE'")
+    print(f"  fbnetv3-benchmark --latency-table {csv} --runtime 'RUNTIME, DEVICE'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

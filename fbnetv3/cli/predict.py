@@ -121,12 +121,12 @@ def _output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--annotations", type=Path, metavar="FILE", help=annotations)
     pictures = (
         "folder for the images with drawn boxes, and the pictures of --explain (default: "
-        f"{_PICTURES}; for boxes, none with --output)"
+        f"{_PICTURES}); with --output, boxes are drawn only if this folder is given"
     )
     add("--pictures", type=Path, metavar="DIR", help=pictures)
     explain = "write class-activation pictures (LayerCAM) of the --top-k classes of a classifier"
     add("--explain", action="store_true", help=explain)
-    lines = "print one JSON object per image and line, with its classes or boxes"
+    lines = "print one line per image: a JSON object with its classes or boxes"
     add("--json", action="store_true", help=lines)
 
 

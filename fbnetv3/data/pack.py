@@ -29,7 +29,7 @@ _FINGERPRINT = "fingerprint"  # file in the hidden folder
 _ORDER_SEED = 0
 _HEADER = 512  # bytes of a tar member before its content
 _CHUNK = 256  # images in memory at a time
-_MAX_THREADS = 16  # that read and reduce images
+_MAX_THREADS = 16  # largest number of threads that read and reduce images
 
 
 @dataclass(frozen=True)

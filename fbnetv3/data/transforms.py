@@ -230,7 +230,7 @@ class EvalTransform(ImageTransform):
 def _on_pillow(
     step: Callable[[Image.Image], Image.Image], image: Pixels | Image.Image
 ) -> Image.Image:
-    """Applies a step that takes Pillow images; torchvision's transforms do not change arrays."""
+    """Applies a step to a Pillow image; torchvision's transforms return an array unchanged."""
     return step(image if isinstance(image, Image.Image) else Image.fromarray(image))
 
 

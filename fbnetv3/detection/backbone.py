@@ -58,7 +58,8 @@ class FBNetBottomUp(Backbone):
     Args:
         arch: An aligned architecture (see arch/scaling.py): its feature maps differ in size by a
             factor of exactly 2.
-        drop_path_rate: Probability that stochastic depth drops the last block, in [0, 1).
+        drop_path_rate: Probability that stochastic depth drops the residual branch of the last
+            block, in [0, 1).
         norm: ``BN``, or ``FrozenBN`` for batch norms with the constant statistics of the loaded
             weights.
         freeze_at: Exponent of the largest frozen stride: all stages up to stride

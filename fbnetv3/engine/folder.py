@@ -79,7 +79,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:
-    """Writes config.yaml, config_full.yaml and imports.json, the config and the imported code.
+    """Writes the config (config.yaml, config_full.yaml) and hashes of imported code (imports.json).
 
     Logs how config and code of a resumed run have changed.
 

@@ -59,7 +59,7 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
             return str(path)
     raise ConfigError(
         f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint or exported "
-        "weights; train first, or give MODEL.WEIGHTS a zoo://NAME or a file on the command line"
+        "weights; train first, or set MODEL.WEIGHTS to zoo://NAME or a file on the command line"
     )
 
 

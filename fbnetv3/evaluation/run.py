@@ -35,8 +35,8 @@ class EvaluateOptions:
         worst: Number of images on the contact sheet; None: 24, or 8 for a detector.
         threshold: Minimum score of the boxes of a detector from which missed and wrong boxes are
             counted; average precisions use all boxes.
-        images: Folder of the images of a COCO json; None: the folder ``images`` next to the json,
-            else the one next to the json's folder, else the json's folder itself.
+        images: Folder of the images of a COCO json; None: the folder ``images`` beside the json or
+            one level above, else the folder of the json.
         skip_broken: Whether images that cannot be read are left out.
         ignore_class_names: Whether only the number of a classifier's classes is compared with that
             of the data.

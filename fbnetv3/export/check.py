@@ -23,7 +23,7 @@ from fbnetv3.zoo.classifier import Classifier
 TOLERANCE = 1e-3
 """Largest allowed difference from torch's float32 logits, as a share of their mean magnitude."""
 MIN_AGREEMENT = 0.9
-"""Smallest allowed share of images with the same class, for files with 8-bit integers."""
+"""Smallest allowed share of images that get torch's class, for files with 8-bit integers."""
 _BATCH = 64  # images that are preprocessed and run together
 _TIMED, _MAX_SECONDS = 20, 5.0  # timing of an image ends after these calls or seconds
 
@@ -39,7 +39,7 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
 
     Raises:
         ExportError: The logits have another shape, are not finite, or differ by more than
-            ``TOLERANCE``; for 8-bit integers, the share of images with the same class is below
+            ``TOLERANCE``; for 8-bit integers, the share of images that get torch's class is below
             ``MIN_AGREEMENT``.
     """
     with torch.no_grad():
@@ -53,11 +53,13 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
         agreement = float((logits.argmax(1) == expected.argmax(1)).mean())
         if not agreement >= MIN_AGREEMENT or not np.isfinite(difference):
             raise mismatch(
-                f"the same class on {100 * agreement:.0f}% of the calibration images (allowed: "
-                f"{100 * MIN_AGREEMENT:.0f}% or more), and logits that differ by {difference:.3g}",
+                f"the same class as torch for {100 * agreement:.0f}% of {len(images)} calibration "
+                f"images (allowed: {100 * MIN_AGREEMENT:.0f}% or more), and logits that differ by "
+                f"up to {difference:.3g} from torch's",
             )
     elif not difference <= limit:  # True for NaN, too
-        raise mismatch(f"logits that differ by {difference:.3g} (allowed: {limit:.3g})")
+        text = f"logits that differ by up to {difference:.3g} from torch's (allowed: {limit:.3g})"
+        raise mismatch(text)
     return difference
 
 

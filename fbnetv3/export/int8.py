@@ -3,9 +3,9 @@
 Ranges are measured on calibration images (static quantisation), and weights have one scale per
 output channel. The range of an activation keeps the central 99.99% of its values: rare extreme
 values would make the steps of all other values coarse. On processors without VNNI
-instructions, products of 8-bit integers are added up in 16 bits and may overflow; there, weights
-use 7 bits (``reduce_range``). Hard sigmoids are computed with integers, too; see
-``integer_gates.py``.
+instructions, products of 8-bit integers are added up in 16 bits and may overflow; a file that is
+written on such a processor has 7-bit weights (``reduce_range``). Hard sigmoids are computed with
+integers, too; see ``integer_gates.py``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def write_quantized(
         metadata: Properties of the file; ``reduce_range`` and ``activation_ranges`` are added.
         kept: Function from a model to the names of its nodes that stay in float32.
         percentile: Share in percent of an activation's values in its range. The range holds all
-            values if this is None, or if one of the activations has no percentiles.
+            values if this is None, or if the percentiles of an activation cannot be computed.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -88,10 +88,10 @@ def write_quantized(
 def _quantize_if_possible(
     source: Path, path: Path, batches: Sequence[Pixels], kept: list[str], percentile: float | None
 ) -> float | None:
-    """Quantises with percentiles, else with the largest values; returns the percentile, else None.
+    """Quantises with percentiles if possible; returns the percentile, or None for largest values.
 
-    The values of an activation that is constant but for rounding have no percentiles: there are
-    fewer float32 numbers in their range than bins in ONNX Runtime's histogram.
+    ONNX Runtime cannot compute percentiles of an activation that is constant but for rounding: the
+    range of its values has fewer float32 numbers than ONNX Runtime's histogram has bins.
     """
     try:
         _quantize(source, path, batches, kept, percentile)

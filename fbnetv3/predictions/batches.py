@@ -1,4 +1,4 @@
-"""Predictions in batches: threads read and resize the next images while the network computes."""
+"""Predictions in batches: threads prepare the next images while the network computes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # detectron2 is optional
     from fbnetv3.detection.detector import Detection, Detector
 
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 8
-"""Default numbers of images that are run together."""
-_MAX_THREADS = 16  # that read and resize images
+"""Default ``batch_size`` of :func:`classify` and :func:`detect`."""
+_MAX_THREADS = 16  # largest number of threads that prepare images
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 

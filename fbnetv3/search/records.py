@@ -40,7 +40,10 @@ _BATCHES = "batches"
 _HELD_OUT = "held_out_after_batch_"
 """Prefix of the keys of cross-validated predictions; the number of finished batches follows."""
 _MAX_HELD_OUT = 1000
-"""Largest number of predictions that are kept: a TEXT column of MySQL holds at most 64 kB."""
+"""Largest number of predictions of a report card; if it has more, none of them is kept.
+
+A TEXT column of MySQL holds at most 64 kB.
+"""
 
 
 class StoredCard(NamedTuple):
@@ -166,8 +169,8 @@ class Records:
     def enqueue(self, candidate: Enqueued) -> None:
         """Stores a candidate that is to be evaluated.
 
-        The key has the id of the candidate: two processes that store candidates at the same time
-        do not replace each other's.
+        The key has the id of the candidate, so that two processes that store different candidates
+        at the same time do not overwrite each other's attributes.
         """
         numbers = [n for n, _ in map(_key_parts, self._store.attrs()) if n >= 0]
         name = f"{_ENQUEUED}{max(numbers, default=-1) + 1:06d}_{candidate.id}"

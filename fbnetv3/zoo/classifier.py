@@ -125,7 +125,7 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
 
     Raises:
         WeightsFileError: The file is damaged, holds a detector, or does not contain its
-            architecture although ``model`` is None.
+            architecture and ``model`` is None.
         ArchError: ``model`` is unknown, or the architecture in the file is not valid.
         RecordError: The zoo has no weights of the name ``model``.
         LoadError: The weights do not fit the architecture.

@@ -1,8 +1,8 @@
 """A classifier as a model of Hugging Face's hub (extra ``hub``).
 
 ``HubClassifier`` has ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` of
-``huggingface_hub.PyTorchModelHubMixin``. A repository has ``model.safetensors``, which
-``hf://OWNER/NAME`` and ``fbnetv3-predict --weights`` read, too, ``config.json`` and a model card.
+``huggingface_hub.PyTorchModelHubMixin``. A repository has ``config.json``, a model card and
+``model.safetensors``. ``hf://OWNER/NAME`` and ``fbnetv3-predict --weights`` read the latter, too.
 """
 
 from __future__ import annotations

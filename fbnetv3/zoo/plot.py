@@ -20,9 +20,9 @@ _STYLES = {
     "runs": ("*", "#d9730d"),
 }
 _OTHER = ("D", "#911eb4")
-# Places of a name beside its point: offset in points, and side of the text that is at the offset
+# Places of a name beside its point: offset in typographic points, and alignment of the text there
 _PLACES = (((8, 5), "left"), ((-8, 5), "right"), ((8, -6), "left"), ((-8, -6), "right"))
-_FONT = 11  # points: readable at half size
+_FONT = 11  # size in typographic points: readable when the picture is shown at half size
 
 
 def draw_points(points: Sequence[Point], path: Path, dataset: str) -> None:
@@ -83,10 +83,11 @@ def _number(value: float, position: int) -> str:
 
 
 def _draw_names(axes: Any, points: Sequence[Point], costs: list[float]) -> None:
-    """Writes names beside points where they cover no point, no other name and no edge at the sides.
+    """Writes each name beside its point, inside the left and right edges of the panel.
 
-    The points of the group ``runs`` get their names first, then the others in order of falling
-    accuracy. A name for which there is no room is left out.
+    A name covers no other point and no other name. The points of the group ``runs`` get their names
+    first, then the others in order of falling accuracy. A name for which there is no room is left
+    out.
     """
     canvas = axes.figure.canvas
     canvas.draw()
@@ -122,5 +123,5 @@ def _around(axes: Any, x: float, y: float) -> Any:
 
 
 def _label(point: Point) -> str:
-    name = point.name.removesuffix(".fb_in1k")  # the weights that the zoo takes without a tag
+    name = point.name.removesuffix(".fb_in1k")  # tag of the published weights of FBNets
     return name.replace("$", r"\$")  # matplotlib sets text between two "$" as a formula

@@ -56,9 +56,9 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
 
     Args:
         path: File or folder in one of ``FORMATS``.
-        images: Folder of the images; None: the folder that the format prescribes (COCO: ``images``
-            beside the json or its folder, or else the folder of the json). Not used for YOLO, whose
-            yaml names the folders.
+        images: Folder of the images; None: the folder that the format prescribes (COCO: the folder
+            ``images`` beside the json or one level above, else the folder of the json). Not used
+            for YOLO, whose yaml names the folders.
         split: Split of a YOLO data set: ``train``, ``val`` or ``test``.
 
     Raises:

@@ -56,7 +56,7 @@ class Trained:
 
     Attributes:
         levels: (n, variables) candidates that have scores and meet the constraints; n >= 1.
-        cost_gains: Function to the gains of known costs.
+        cost_gains: Function from candidates to the gains of their known costs.
         worst_costs: (costs,) lowest gain of each cost among the candidates of the pool.
     """
 

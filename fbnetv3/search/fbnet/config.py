@@ -138,7 +138,7 @@ def _check_latency(node: CfgNode, bounded: list[str]) -> None:
         kind = "a constraint or budget" if LATENCY in bounded else "an objective"
         raise SearchError(
             f"{kind} on {LATENCY} needs SEARCH.LATENCY_TABLE FILE; measure one on this "
-            "machine: python tools/benchmark.py --latency-table FILE --config-file CONFIG"
+            "machine: fbnetv3-benchmark --latency-table FILE --config-file CONFIG"
         )
 
 

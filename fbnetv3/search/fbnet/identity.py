@@ -24,7 +24,7 @@ from fbnetv3.weights.run_folder import weights_in
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
-    Where a key names the folder of a training, the file with its weights is meant.
+    If a key names the folder of a training, the file is that of the training's weights.
 
     Raises:
         SearchError: A file cannot be read.
@@ -80,9 +80,9 @@ def default_values() -> dict[str, Any]:
 def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     """Returns the values on which scores and costs depend, besides the candidate itself, by key.
 
-    They are the keys of the training and of the data that differ from their defaults, and the
-    sha256 of the space's table, of the architecture file and of the teacher's weights. Where and
-    when the search runs is left out.
+    They are the keys of the training and of the data, and ``_SCORE_KEYS``, that differ from their
+    defaults, and the sha256 of the space's table, of the architecture file and of the teacher's
+    weights. Where and when the search runs is left out.
 
     Args:
         setup: Config and space of the search.

@@ -20,7 +20,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "LATENCY_TABLE": (
         "",
-        "Json written by tools/benchmark.py --latency-table, for constraints on latency_ms.",
+        "Json written by fbnetv3-benchmark --latency-table, for constraints on latency_ms.",
     ),
     "POOL_SIZE": (20_000, "Number of candidates in the quasi-Monte Carlo pool (n)."),
     "BATCH_SIZE": (48, "Number of candidates trained per iteration (m)."),

@@ -214,7 +214,11 @@ def check_ops(row: Mapping[str, Any]) -> None:
 
 
 def _check_choices(variable: str, ops: Sequence[OpSpec], row: Mapping[str, Any]) -> None:
-    """Checks that each op has its keys, that each key has an op, and that all ops pool or none."""
+    """Checks that a row fits its ops.
+
+    The row has the required keys of each op, each key of the row is a key of at least one op, and
+    either all ops pool or none does.
+    """
     for key in row:
         if key not in COMMON_KEYS and not any(key in op.keys for op in ops):
             names = ", ".join(op.name for op in ops)
@@ -239,8 +243,8 @@ def _check_stride(row: Mapping[str, Any]) -> None:
     if may_lack and max(values.get("s", [1])) > 1:
         raise SearchError(
             "k_start and k_mid may both be 0 in a layer with a stride, which needs a depthwise "
-            "convolution; give one of them no 0 there, such as k_mid: {first: {choices: [3, 5]}, "
-            "rest: {choices: [0, 3, 5]}}"
+            "convolution; leave 0 out of the choices of one of them in this layer, for example "
+            "k_mid: {first: {choices: [3, 5]}, rest: {choices: [0, 3, 5]}}"
         )
 
 

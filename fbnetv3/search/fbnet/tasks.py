@@ -75,7 +75,7 @@ def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
         kind = "a classifier" if measured is None else f"images of aspect ratio {measured:g}"
         raise SearchError(
             f"SEARCH.LATENCY_TABLE={path} was measured for {kind}, but SEARCH.ASPECT_RATIO of this "
-            f"search over detectors is {aspect_ratio:g}; measure one: python tools/benchmark.py "
+            f"search over detectors is {aspect_ratio:g}; measure one: fbnetv3-benchmark "
             "--latency-table FILE --config-file CONFIG"
         )
     return table

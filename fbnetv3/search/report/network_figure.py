@@ -1,4 +1,4 @@
-"""The drawing of a network: a bar for each layer, as high as the layer has channels."""
+"""The drawing of a network: a bar for each layer, whose height is its number of channels."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def draw_network(name: str, layers: Sequence[LayerBar]) -> Figure:
     """
     channels = [float(layer.channels) for layer in layers]
     end = layers[-1].stage + len(layers) + 0.5
-    x = Axis("layers; a gap begins a stage", 0.0, end, numbers=lambda _: "")
+    x = Axis("layers; gaps separate stages", 0.0, end, numbers=lambda _: "")
     y = Axis("channels", min(channels) / 2, max(channels) * 1.6, log=True)
     chart = Chart(_title(name, layers), x, y, width=520, height=240)
     side = 0

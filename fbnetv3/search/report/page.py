@@ -63,7 +63,7 @@ class About:
     Attributes:
         title: Title of the page.
         score: Name of the score, with its unit.
-        unit: Unit in which the scores of a training are numbered: ``epoch`` or ``iteration``.
+        unit: Unit of the progress at which a training reports scores: ``epoch`` or ``iteration``.
         facts: Facts about the search, by name.
         statistic: Statistic that scores are drawn against; None takes the first one in
             alphabetical order.

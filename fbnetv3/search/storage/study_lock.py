@@ -33,7 +33,7 @@ _RETRY_S, _PAUSE_S = 60.0, 0.5
 """Seconds for which an unreachable server is retried, and seconds between two attempts."""
 _NAME_BYTES = 63
 """Maximum length of PostgreSQL's application_name, in bytes."""
-_ADVICE = "wait for it to end, or choose another storage or study"
+_WAIT = "wait for it to end, or choose another storage"
 
 
 class StudyLock(Protocol):
@@ -184,7 +184,7 @@ def _sqlite_lock(url: URL, study: str) -> StudyLock:
     path = Path(url.database).resolve()
 
     def in_use(owner: str) -> str:
-        return f"{path} is in use by {owner}; {_ADVICE}"
+        return f"{path} is in use by {owner}; {_WAIT}"
 
     lock_file = path.with_name(f".{path.name}.lock")
     return _SharedLock(("sqlite", str(path)), lambda: FileLock(lock_file, in_use))
@@ -220,10 +220,10 @@ class PostgresLock:
         self._token = secrets.token_hex(4)
 
     def acquire(self) -> None:
-        """Takes the lock; retries for a minute if the server hinders it.
+        """Takes the lock; retries for a minute if the server does not give it yet.
 
-        The server does so if it does not answer, or right after it has terminated an earlier
-        session of this object.
+        That is the case while the server does not answer, and right after it has terminated an
+        earlier session of this object.
 
         Raises:
             SearchError: Another process holds the lock.
@@ -285,8 +285,8 @@ class PostgresLock:
         if owner == name:  # for example, after a network failure that the server has not noticed
             connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
             return
-        where = self._url.render_as_string(hide_password=True)
-        raise SearchError(f"study {self._study!r} of {where} is in use by {owner}; {_ADVICE}")
+        where = f"study {self._study!r} of {self._url.render_as_string(hide_password=True)}"
+        raise SearchError(f"{where} is in use by {owner}; {_WAIT} or study")
 
     def _owner(self, connection: Connection) -> tuple[str, int]:
         """Returns the name and the process id of the session that holds the lock."""
