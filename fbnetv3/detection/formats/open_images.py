@@ -15,7 +15,7 @@ from fbnetv3.io import read_text
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 """Columns that a CSV must have, in any order."""
 _DESCRIPTIONS = "class-descriptions*.csv"  # pattern of the file of class names
-_TOLERANCE = 0.01  # share of the image by which rounded numbers may lead out of it
+_TOLERANCE = 0.01  # share of the image by which a box may leave it, as its numbers are rounded
 
 
 def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
