@@ -36,7 +36,7 @@ class Fronts:
         pool: Pool of the search.
         levels: Function from trials to their levels, (trials, variables).
         models: Fitted predictors of each score, in the order of the scores.
-        stage_two: Evolutions of the search.
+        stage_two: Stage 2 of the search, which evolves candidates.
         bounded: Bounds on scores.
     """
 
