@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _MAX_CHARACTERS = 4_000
-"""Largest number of characters of a message; the value that it quotes may be longer."""
+"""Largest number of characters of a message before escaping; longer ones lose their middle."""
 _OF_DATA = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(RuntimeError, MemoryError, AssertionError),

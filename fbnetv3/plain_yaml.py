@@ -21,7 +21,7 @@ _MAX_NODES = 20_000
 """Largest number of values, each counted once; PyYAML reads about 10,000 per second."""
 _MAX_LEVELS = 100  # of nested values
 _MAX_DIGITS = 100
-"""Largest number of characters of a number: PyYAML's time grows with its square."""
+"""Largest number of characters of a number; PyYAML's time is quadratic in it."""
 _INT64 = range(-(2**63), 2**64)  # signed, or unsigned such as seeds
 _TAG_PREFIX = "tag:yaml.org,2002:"
 # Errors of PyYAML, including those for values that do not fit their tag (!!bool 5, !!timestamp x)

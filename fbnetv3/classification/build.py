@@ -265,6 +265,6 @@ def _check_resize(resolution: int, resize: int) -> None:
     if resize < resolution:
         raise ConfigError(
             f"INPUT.RESIZE={resize} is below the resolution, {resolution} pixels (INPUT.RESOLUTION "
-            f"or the network's own); give INPUT.RESIZE {resolution} or more, or 0 for the usual "
-            f"ratio ({default_resize(resolution)})"
+            f"or the network's own); give INPUT.RESIZE {resolution} or more, or 0 for the "
+            f"default, {default_resize(resolution)}"
         )

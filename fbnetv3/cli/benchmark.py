@@ -162,7 +162,7 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     add("--train-batch", type=_number, default=16, metavar="N", help=training)
     data = "data set for the measure 'data' (default: imagenette_train)"
     add("--data", default="imagenette_train", metavar="NAME", help=data)
-    size = "size in pixels of the JPEG files made from this data set (default: 500x375)"
+    size = "size in pixels of the JPEG files made from the --data set (default: 500x375)"
     add("--image-size", type=_size, default=(500, 375), metavar="WxH", help=size)
     add("--compile", action="store_true", help="also measure fbnetv3.deploy(compile=True)")
     add(

@@ -271,7 +271,9 @@ def _print_run(run: SearchRun) -> None:
         else:
             _print_winner(budget.winner)
     if run.front:
-        count = f"{len(run.front)} configs, the cheapest first"
+        # Objectives may be scores only, without a cost
+        first = [*result.objectives.costs, *result.objectives.scores][0].name
+        count = f"{len(run.front)} config{'' if len(run.front) == 1 else 's'}, by rising {first}"
         print(
             f"Pareto front ({count}):", *(f"{w.path}: {w.facts[0]}" for w in run.front), sep="\n  "
         )

@@ -104,7 +104,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         0.0,
         (
             "second beta of adamw, lion and muon, whose first beta is MOMENTUM; 0: the usual "
-            "value, 0.999, 0.99 and 0.95"
+            "value, which is 0.999, 0.99 and 0.95 respectively"
         ),
     ),
     "SOLVER.LAYER_DECAY": (
@@ -182,7 +182,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "SOLVER.EARLY_STOP_PATIENCE": (
         0,
-        "evaluations in a row without a better KEEP_BEST after which the training ends; 0: never",
+        "evaluations in a row without a better score (KEEP_BEST) that end the training; 0: never",
     ),
     "SOLVER.LOG_PERIOD": (
         20,
@@ -278,7 +278,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "DATA.TRAIN_LIMIT": (
         0,
-        "number of training images to use, with about the same share of each class; 0: all",
+        "number of training images to use, about the same fraction of each class's images; 0: all",
     ),
     "INPUT.TRANSFORMS": (
         [],

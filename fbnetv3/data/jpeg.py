@@ -32,8 +32,8 @@ _COLOR_SPACES = ("YCbCr", "RGB", "Gray")  # simplejpeg's names of the color spac
 _SPECIAL = (b"Exif\0", b"rientation", b"MPF\0")
 _END = b"\xff\xd9"  # marker of the end of an image
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the frame's header: baseline, extended, progressive
-# Rows below a part that its colours depend on: libjpeg smooths colours that are stored at half the
-# height, or a quarter of it.
+# Number of rows that are decoded in addition below a part: its last rows depend on them, because
+# libjpeg interpolates colours that are stored at a half or a quarter of the image's height.
 _MARGIN = 8
 
 
@@ -133,7 +133,7 @@ def open_jpeg(data: bytes, name: str) -> JpegImage | None:
 
 
 def _plain_size(data: bytes) -> tuple[int, int] | None:
-    """Returns width and height of a file of mode RGB or L that is not turned.
+    """Returns width and height of a file of mode RGB or L without EXIF orientation.
 
     This takes a tenth of Pillow's time. None is returned if Pillow must read the header.
     """
@@ -191,7 +191,7 @@ def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) 
 
     rows = bottom + _MARGIN * divisor
     # libjpeg fills the missing part of a truncated file and only warns of it, as it does of the
-    # rest that is skipped here. So a file without an end is not decoded in part.
+    # rest that is skipped here. So a file without an end marker is not decoded in part.
     if rows >= size[1] or not data.endswith(_END):
         return None
     place, _ = _header(data)

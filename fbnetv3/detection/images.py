@@ -86,7 +86,7 @@ def _problem(record: dict[str, Any], decode: bool) -> str | None:
 def _other_size(record: dict[str, Any], size: tuple[int, int]) -> str:
     width, height = record["width"], record["height"]
     is_swapped = size == (height, width)
-    turned = " as it is shown, turned by any EXIF orientation" if is_swapped else ""
+    turned = " once its EXIF orientation, if any, is applied" if is_swapped else ""
     return (
         f"{record['file_name']} has {size[0]} x {size[1]} pixels{turned}, but the JSON file says "
         f"{width} x {height}; correct the JSON file, or {_ADVICE}"

@@ -136,11 +136,11 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Returns parameter groups, each with its weight decay.
 
     The first group has all tensors of two or more dimensions, such as the weights of convolutions
-    and linear layers. The second one has all tensors of at most one dimension: the norm weights and
-    biases of every network of the zoo and of torchvision. If the recipe has a separate decay for
-    biases, as detectron2's recipes do, the tensors of the second group that are outside of torch's
-    norm layers form a third group instead. As in detectron2, the third group includes the scale and
-    shift that RetinaNet's heads share (CycleBatchNormList).
+    and linear layers. The second one has all tensors of at most one dimension; in the networks of
+    the zoo and of torchvision, these are the norm weights and the biases. If the recipe has a
+    separate decay for biases, as detectron2's recipes do, the tensors of the second group that are
+    outside of torch's norm layers form a third group instead. As in detectron2, the third group
+    includes the scale and shift that RetinaNet's heads share (CycleBatchNormList).
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.
@@ -278,8 +278,8 @@ def _call_factory(groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise OptimError(
             f"optimizer {name} cannot be made ({type(error).__name__}: {first_line(error)}); its "
-            "function gets groups of parameters and a Recipe, whose fields are the keys that it "
-            "can read"
+            "function is called with groups of parameters and an fbnetv3.recipe.Recipe, whose "
+            "fields it can read"
         ) from error
     if not isinstance(optimizer, Optimizer):
         kind = type(optimizer).__name__

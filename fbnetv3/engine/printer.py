@@ -1,4 +1,4 @@
-"""The lines that a training logs between its steps where no progress bar is shown."""
+"""The log lines about the steps of a training, for outputs that show no progress bar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepPrinter(EventWriter):
     detectron2's CommonMetricPrinter would print the median of the last evaluations as ``val/loss``.
 
     Args:
-        max_iter: Number of steps at the end of the training.
+        max_iter: Number of steps of the whole training.
         iters_per_epoch: Steps per epoch.
         offset: Step from which the epochs are counted; see
             :func:`fbnetv3.engine.schedule.build_lr_scheduler`.

@@ -121,7 +121,7 @@ class StopHook(HookBase):
         raise StoppedError(f"{STOPPED}{name}; saved {path}; continue with --resume")
 
     def after_train(self) -> None:
-        """Restores the signal handlers, unless a signal is about to end one of several ranks."""
+        """Restores the signal handlers, unless a signal has stopped a training of several ranks."""
         if self._stops and self._agreement is not None:
             return  # the launcher may pass the signal on just now
         restore_handlers(self._before)

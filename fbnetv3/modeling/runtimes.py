@@ -102,7 +102,7 @@ def _inductor_problem(model: nn.Module) -> str:
 
 
 def _inductor(model: nn.Module, example: Tensor) -> Runner:
-    """Returns a runner that compiles once per input shape, for which inductor packs the weights.
+    """Returns a runner that compiles once per input shape, and packs the weights for that shape.
 
     torch limits the number of shapes (``torch._dynamo.config.recompile_limit``, 8 by default);
     inputs of further shapes run eagerly.

@@ -63,9 +63,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields the prediction for each image, in order, and writes the files.
 
-    The prediction for an image that cannot be read has its problem. The file of results appears,
-    complete, after the last prediction. Until then, and after an error, an earlier file of its name
-    is unchanged.
+    For an image that cannot be read, the prediction has the reason as ``problem``. The file of
+    results appears, complete, after the last prediction. Until then, and after an error, an earlier
+    file with the same name is unchanged.
 
     Args:
         network: Classifier or detector on its device.

@@ -170,7 +170,7 @@ def as_callable(name: str, value: object, signature: str) -> Callable[..., Any]:
 
 
 def whole_from_text(text: str) -> int | None:
-    """Returns the whole number in a string of decimal digits; None if it is not a number."""
+    """Returns the whole number in a string, such as ``-12``; None for any other string."""
     return int(text) if _WHOLE.fullmatch(text.strip()) else None
 
 

@@ -55,7 +55,7 @@ def enqueued_candidate(
     pool = feasible.with_statistics(levels)
     if any(np.isnan(values).any() for values in pool.statistics.values()):
         raise SearchError(
-            f"{name}: there is no such candidate: its network cannot be built, or its costs are "
+            f"{name}: this candidate is not allowed: its network cannot be built, or its costs are "
             "unknown, since they are counted for the networks of the pool only; enqueue another one"
         )
     violated = [

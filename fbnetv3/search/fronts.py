@@ -36,7 +36,7 @@ class Fronts:
         pool: Pool of the search.
         levels: Function from trials to their levels, (trials, variables).
         models: Fitted predictors of each score, in the order of the scores.
-        stage_two: Evolutions of the search.
+        stage_two: Stage 2 of the search, which evolves candidates.
         bounded: Bounds on scores.
     """
 
@@ -118,7 +118,8 @@ class Fronts:
     def _trained(self, known: Known, part: FeasibleSpace) -> tuple[Trained | None, Levels]:
         """Returns the candidates with scores in a part of the space, and the best of them.
 
-        None takes the place of the candidates if there are none.
+        Those that violate the bounds on scores are left out. The first value is None if no
+        candidate in the part has scores.
         """
         complete = known.complete
         levels = self._levels(complete)
@@ -126,7 +127,7 @@ class Fronts:
         trials = [t for t, is_in in zip(complete, mask, strict=True) if is_in]
         if not trials:
             return None, levels[mask]
-        # If no trial meets the bounds on scores, the trial that is closest to them is the front.
+        # If no trial meets the bounds on scores, only the trial that is closest to them is kept.
         are_met = self._bounded.are_met(trials)
         winners = [t for t, is_in in zip(trials, are_met, strict=True) if is_in]
         trials = winners or self._bounded.ranked(trials)[:1]

@@ -45,9 +45,9 @@ class JointNAS:
 
     Stage 1 trains batches of candidates that a predictor chooses. Stage 2 evolves candidates on
     predicted scores alone, and the best of them are trained as finalists. The proposals depend on
-    the settings, the statistics and the results of earlier batches only: not on the executor, the
-    number of workers, or the order of results within a batch. With ``ahead``, they also depend on
-    which trials were running.
+    the settings, the statistics, the warm start, enqueued candidates and the results of earlier
+    batches only: not on the executor, the number of workers, or the order of results within a
+    batch. With ``ahead``, they also depend on which trials were running.
 
     Args:
         space: Space of the candidates.
@@ -301,8 +301,8 @@ class JointNAS:
                 scores better; ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
-            max_hours: Hours, above 0, after which no trial starts any more. The running ones end,
-                and the next call of :meth:`run` continues. None: no limit.
+            max_hours: Hours, above 0, after which no trial starts any more. The running ones are
+                finished, and the next call of :meth:`run` continues. None: no limit.
 
         Raises:
             SearchError: The first batch scores no better than chance, so that later batches could

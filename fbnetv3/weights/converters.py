@@ -117,7 +117,7 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
-    # tensors of the classifier that are not loaded: classes in the weights and in the model
+    # tensor of the classifier that is not loaded -> classes in the weights, classes in the model
     head: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 

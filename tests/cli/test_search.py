@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +16,8 @@ pytest.importorskip("detectron2")
 from fbnetv3.search.fbnet.config_file import read_search_config
 from fbnetv3.search.fbnet.identity import file_hashes
 from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.winners import Winner
+from fbnetv3.search.objectives import Objective, Objectives
 
 
 @pytest.mark.parametrize(
@@ -131,3 +135,21 @@ def test_a_reason_is_no_key(
     argv = ["--config-file", str(tmp_path / "x.yaml"), "--retry-failed", reason]
     assert run_main(search.main, argv) == 2
     assert "x.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("costs", "order"), [((Objective("macs", "minimize"),), "macs"), ((), "top1")]
+)
+def test_front_is_printed_with_the_objective_that_orders_it(
+    costs: tuple[Objective, ...], order: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = SimpleNamespace(id="a", score=1.0, statistics={})
+    objectives = Objectives((Objective("top1"), Objective("top5")), costs)
+    result = SimpleNamespace(
+        best=best, objectives=objectives, report_cards=[], failures=None, early_stop=None
+    )
+    result.rungs, result.spreads = (), {}
+    winner = Winner(Path("front/trial_1.yaml"), ("score 1.0000",))
+    run = SimpleNamespace(result=result, budgets=(), front=(winner,), best=winner, report="r.html")
+    search._print_run(cast(Any, run))
+    assert f"Pareto front (1 config, by rising {order}):" in capsys.readouterr().out

@@ -15,14 +15,14 @@ from fbnetv3.io import read_text
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 """Columns that a CSV must have, in any order."""
 _DESCRIPTIONS = "class-descriptions*.csv"  # pattern of the file of class names
-_TOLERANCE = 0.01  # share of the image by which rounded edges may be outside of it
+_TOLERANCE = 0.01  # share of the image by which a box may leave it, as its numbers are rounded
 
 
 def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
     """Reads a CSV with the columns of Open Images.
 
-    ``IsGroupOf`` 1 makes a box a crowd. The name of a class is the DisplayName of its LabelName in
-    the first ``class-descriptions*.csv`` beside the file, or else the LabelName itself.
+    ``IsGroupOf`` 1 makes a box a crowd. A class has its DisplayName in the first
+    ``class-descriptions*.csv`` (LabelName, DisplayName) beside the file, or else its LabelName.
 
     Args:
         path: The CSV.

@@ -13,7 +13,7 @@ from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 
 _MAX_CLASSES = 10_000  # largest number of class names in a yaml
-_TOLERANCE = 0.01  # share of the image by which rounded numbers may lead out of it
+_TOLERANCE = 0.01  # share of the image by which a box may leave it, as its numbers are rounded
 
 
 def read_yolo(path: Path, split: str = "train") -> BoxSet:

@@ -17,7 +17,7 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, unique_rows
 
 ELITE = 32
-"""Largest number of best candidates trained so far whose mutants :meth:`Candidates.starts` has."""
+"""Number of the best trained candidates (at most) that :meth:`Candidates.starts` mutates."""
 _NUM_STARTS = 2048
 """Largest number of starts from the pool, and number of mutants drawn from the elite."""
 _CROSSOVER_RATE = 0.5

@@ -22,7 +22,7 @@ from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
 
-_SURVIVORS, _GENERATIONS = 6, 5  # on each island of a search; of each search
+_SURVIVORS, _GENERATIONS = 6, 5  # survivors per island, generations per search
 _MAX_SEARCHES = 24
 """Largest number of genetic searches for a batch.
 

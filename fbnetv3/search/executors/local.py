@@ -31,8 +31,8 @@ _POLL_S = 60.0
 class LocalWorkers:
     """Evaluates trials in worker processes on this machine, which are kept between batches.
 
-    When a worker dies or its device fails, another worker evaluates its trial once more. After the
-    failure of a device, this worker has another device if any worker has. When memory runs out, the
+    When a worker dies or its device fails, another worker evaluates its trial once more; after the
+    failure of a device, a worker of another device if there is one. When memory runs out, the
     trial is evaluated once more, alone on its device: until it has ended, the other workers of the
     device get no trials. The trial fails if its second attempt fails too.
 

@@ -26,14 +26,14 @@ from fbnetv3.search.fbnet.table_space import TableSpace
 from fbnetv3.search.outcome import short
 
 _PROBES = 32
-"""Number of candidates of which at least one must be a network, to find errors before a search."""
+"""Number of candidates tried before a search; the network of at least one must be buildable."""
 _PROBED_CLASSES = 10
-"""Number of classes of these networks."""
+"""Number of classes of the networks that are tried."""
 
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """The network of a candidate, as registered statistics get it.
+    """The network of a candidate, as it is passed to registered statistics.
 
     Attributes:
         name: Name with arguments, which ``fbnetv3.build_model`` builds.
@@ -183,7 +183,7 @@ class NetworkSpace(TableSpace):
             raise SearchError(f"space: arguments: {error}") from None
 
     def named_network(self, config: Mapping[str, Any], num_classes: int) -> NamedNetwork:
-        """Returns a candidate's network as registered statistics are called with it.
+        """Returns a candidate's network as it is passed to registered statistics.
 
         Args:
             config: Value by variable.

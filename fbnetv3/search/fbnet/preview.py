@@ -116,7 +116,7 @@ def preview_search(cfg: CfgNode, folder: str | os.PathLike[str]) -> SearchPrevie
 
 
 def _lengths(setup: SearchSetup, trials: list[Trial]) -> tuple[Length, ...]:
-    """Returns the length of each training, with the number of steps per epoch of the first one."""
+    """Returns the length of each training, computed with the steps per epoch of the first one."""
     if setup.cfg.SEARCH.EVALUATOR != "train" or not trials:
         return ()
     with tempfile.TemporaryDirectory() as folder:

@@ -55,7 +55,7 @@ from fbnetv3.search.trial import differences
 
 @dataclass(frozen=True)
 class SearchRun:
-    """A finished search and the files that it wrote.
+    """A search that has ended, and the files that it wrote.
 
     Attributes:
         result: The trials and the predictor.
@@ -76,7 +76,7 @@ class SearchRun:
 
     @property
     def winners(self) -> list[Winner]:
-        """The best winner, then those of the budgets, without those of the front."""
+        """The best winner, then those of the budgets; those of the front are in ``front``."""
         return [self.best, *(b.winner for b in self.budgets if b.winner is not None)]
 
 
@@ -211,8 +211,8 @@ class Start:
 
     Attributes:
         restore: Folder of the log that is restored; None: no log.
-        retry_failed: Part of the reason of the failed trials that are put back; empty: all failed
-            trials; None: no trials.
+        retry_failed: Part of the reason of the failed trials that are evaluated again; empty: all
+            failed trials; None: no trials.
         enqueue: Candidates to enqueue, with their reasons.
     """
 
@@ -226,7 +226,8 @@ class Start:
             search.restore(logged)
         if self.retry_failed is not None:
             count = len(search.retry_failed(self.retry_failed))
-            yield f"{count} failed {'trial is' if count == 1 else 'trials are'} put back"
+            trials = "trial is" if count == 1 else "trials are"
+            yield f"{count} failed {trials} put back, to be evaluated again"
         if self.enqueue:
             yield enqueue_all(search, self.enqueue)
 

@@ -68,5 +68,5 @@ class TimeBudget:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._is_active or not self.is_used_up:  # False: time ran out as the block ended
+        if self._is_active or not self.is_used_up:  # else time ran out as the block ended
             raise KeyboardInterrupt

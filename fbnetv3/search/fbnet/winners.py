@@ -58,6 +58,8 @@ def write_winner(
 ) -> Winner:
     """Writes ``NAME.yaml`` and ``NAME_full.yaml`` into a run's folder, and records the winner.
 
+    The architecture of an FBNet is written to ``NAME_arch.yaml``.
+
     Args:
         setup: Config and space of the search.
         folder: Folder of the run.
@@ -71,7 +73,7 @@ def write_winner(
 
 
 def _write(setup: SearchSetup, stem: Path, config: dict[str, Any], facts: Sequence[str]) -> Winner:
-    """Writes ``STEM.yaml`` and ``STEM_full.yaml``."""
+    """Writes ``STEM.yaml`` and ``STEM_full.yaml``, and for an FBNet ``STEM_arch.yaml``."""
     facts = [*facts, *_trained_cost(setup, config), *_cost_of_parts(setup, config)]
     cfg = winner_config(setup, config, stem)
     path = stem.with_name(f"{stem.name}.yaml")

@@ -113,7 +113,7 @@ def _effect(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64], shar
         return "all scores are equal"
     if not _p_value(scores, groups) < _SIGNIFICANCE:
         return "no effect beyond chance"
-    return f"explains {share:.0%} of the variance of ranks"
+    return f"explains {share:.0%} of the variance of the scores' ranks"
 
 
 def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
@@ -132,7 +132,7 @@ def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> 
     drawn = np.stack([ranks, *(random.permutation(ranks) for _ in range(_PERMUTATIONS))])
     sums = drawn @ (groups[:, None] == labels)  # (1 + permutations, groups)
     statistics = (sums**2 / sizes).sum(1)  # the test's H, up to an affine map
-    # The factor counts statistics that differ by rounding errors only as equal.
+    # The factor makes statistics equal that differ by rounding errors.
     return float((statistics >= statistics[0] * (1 - 1e-12)).mean())
 
 
