@@ -255,7 +255,7 @@ def _print_run(run: SearchRun) -> None:
 
     result, best = run.result, run.result.best
     if result.report_cards:
-        print(f"batch {len(result.report_cards)}: {result.report_cards[-1]}")
+        print(result.report_cards[-1])
     if result.failures is not None:
         print(f"failures: {result.failures}")
     stop = result.early_stop

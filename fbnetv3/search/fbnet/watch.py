@@ -37,7 +37,7 @@ class RunWatch:
             result = search.result()
             self._progress.rescore(result.trials)
             if result.report_cards:
-                self._progress.say(f"batch {len(result.report_cards)}: {result.report_cards[-1]}")
+                self._progress.say(str(result.report_cards[-1]))
         self._progress.show(event)
         self._running[batch] += {"start": 1, "finish": -1}.get(event.kind, 0)
         if event.kind == "finish" and not self._running[batch]:
