@@ -191,7 +191,8 @@ class Planner:
             chosen = chosen.joined(self._coarse(history, known, model, failures, count))
         elif count and known.complete:
             chosen = chosen.joined(self._finalists(history, known, model, failures, count))
-        first, whole = len(history.trials) + len(promoted), self._whole(len(chosen), len(enqueued))
+        first = len(history.trials) + len(promoted)
+        whole = self._whole(known, len(chosen), len(enqueued))
         epochs = [known.epochs_of(stage, is_whole=i in whole) for i in range(len(chosen))]
         new = self._trials(chosen, len(history), first, epochs, model, stage)
         return [*promoted, *replicated(new, self._settings.final_seeds if stage == "fine" else 1)]
@@ -365,13 +366,20 @@ class Planner:
     def _with_statistics(self, trials: Sequence[Trial]) -> Pool:
         return self._feasible.with_statistics(self._levels(trials))
 
-    def _whole(self, count: int, enqueued: int) -> set[int]:
+    def _whole(self, known: Known, count: int, enqueued: int) -> set[int]:
         """Returns the indices of the new candidates of a batch that train in full, with rungs.
 
         They are the first candidates of each budget's share: those with the highest expected
-        improvement, whose final scores help the predictions most.
+        improvement, whose final scores help the predictions most. Enqueued candidates are not
+        among them.
+
+        Args:
+            known: Trials so far.
+            count: Number of new candidates, enqueued ones included.
+            enqueued: Number of enqueued candidates, which come first.
         """
-        places = whole_trainings(self._settings.rungs, count)
+        earlier = 0 if known.ladder is None else known.ladder.in_full
+        places = whole_trainings(self._settings.rungs, count, earlier)
         starts, start = [], enqueued
         for _, share in shares(self._parts, count - enqueued):
             starts.append(range(start, start + share))

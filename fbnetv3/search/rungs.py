@@ -1,4 +1,4 @@
-"""Rungs: candidates train for a part of the epochs first, and only the best of them go on.
+"""Rungs: most candidates train for a part of the epochs first, and only the best of them go on.
 
 Each part of a candidate's training is a trial of its own, with the candidate's id and the number of
 epochs of its rung: what an earlier part has reported does not change any more. A batch of stage 1
@@ -9,10 +9,11 @@ Talwalkar, 2016), so that every rung takes about as many epochs. Which ones go o
 all results so far, between batches: the trials do not depend on the number of workers, and a
 candidate that was left behind may go on later, as in ASHA (Li et al., 2020).
 
-A share e_1 / e_last of the new candidates, at least one, those of the highest expected improvement,
-train in full at once. Otherwise, a promising candidate would need a batch for each rung before the
-search learns its final score, and only candidates that were good early would tell how rungs and
-final scores are related.
+The first ``MIN_PAIRS`` candidates of a search train in full, without a stop: how much the scores of
+a rung say about the final ones is then known from the second batch on, and from candidates that
+were not chosen by these scores. Later, a share e_1 / e_last of the new candidates, at least one,
+those of the highest expected improvement, train in full at once. Otherwise, a promising candidate
+would need a batch for each rung before the search learns its final score.
 
 The candidates' final scores are estimated from the rungs that they have reached
 (``predictors/final_scores.py``). Rungs whose scores hardly say anything about the final ones are
@@ -152,6 +153,15 @@ class Ladder:
         return {t.number: std for t, std in zip(self.last.values(), stds, strict=True)}
 
     @property
+    def in_full(self) -> int:
+        """Number of candidates that are trained in full, or are being trained up to the end."""
+        top = len(self.rungs) - 1
+        return sum(
+            any(self._rung(t) == top and t.state != "failed" for t in parts)
+            for parts in self._trials.values()
+        )
+
+    @property
     def first_rung(self) -> int:
         """Index of the rung up to which new candidates train.
 
@@ -262,22 +272,25 @@ def expected_promotions(rungs: Sequence[int], batch_size: int, batches: int) -> 
         batch_size: Number of new candidates per batch.
         batches: Number of batches.
     """
-    reached = [0] * max(1, len(rungs))
-    parts = batch_size - whole_trainings(rungs, batch_size)
+    reached, in_full = [0] * max(1, len(rungs)), 0
     for _ in range(batches):
+        whole = whole_trainings(rungs, batch_size, in_full + sum(reached[1:][-1:]))
         allowed = [n * a // b for n, a, b in zip(reached, rungs, rungs[1:], strict=False)]
-        reached = [reached[0] + parts, *allowed]
+        reached, in_full = [reached[0] + batch_size - whole, *allowed], in_full + whole
     return sum(reached[1:])
 
 
-def whole_trainings(rungs: Sequence[int], count: int) -> int:
+def whole_trainings(rungs: Sequence[int], count: int, earlier: int) -> int:
     """Returns how many of some new candidates train in full at once.
 
     Args:
         rungs: Numbers of epochs; (): no rungs.
         count: Number of new candidates.
+        earlier: Number of earlier candidates that train or are trained in full.
     """
-    return max(1, count * rungs[0] // rungs[-1]) if rungs and count else 0
+    if not rungs or not count:
+        return 0
+    return min(count, max(1, count * rungs[0] // rungs[-1], MIN_PAIRS - earlier))
 
 
 def is_further(trial: Trial, earlier: Iterable[int | None]) -> bool:

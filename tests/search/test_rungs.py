@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fbnetv3.search import JointNAS, LocalWorkers, SearchError, SearchSettings, Trial
 from fbnetv3.search.history import check_stored
+from fbnetv3.search.predictors.final_scores import MIN_PAIRS
 from fbnetv3.search.rungs import Ladder, as_rungs, expected_promotions
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.storage.database import sqlite_url
@@ -137,9 +138,9 @@ def whole() -> JointNAS:
 def test_a_search_trains_few_candidates_in_full(whole: JointNAS) -> None:
     result = whole.result()
     counts = Counter((t.stage, t.max_epochs) for t in result.trials)
-    assert counts["coarse", 2] == 40  # of each batch of 12, two train in full at once
-    assert counts["coarse", 4] == 15  # half of those of the first three batches
-    assert counts["coarse", 10] == 4 + 8  # 4 of 10 of the first two halves
+    assert counts["coarse", 2] == 4 + 3 * 10  # of a batch of 12, two train in full; first eight
+    assert counts["coarse", 4] == 12  # half of those of the first three batches
+    assert counts["coarse", 10] == 8 + 3 * 2 + 2  # 4 of 10 of the first two halves
     assert counts["fine", 10] == 3
     assert len(result.trials) == whole.size
     assert result.best.max_epochs == 10
@@ -149,8 +150,8 @@ def test_a_search_trains_few_candidates_in_full(whole: JointNAS) -> None:
     assert (first.epochs, second.epochs, last.epochs) == RUNGS
     finals = {t.id for t in result.trials if t.stage == "fine"}
     stopped = {t.id for t in result.trials if t.stage == "coarse" and t.max_epochs == 2}
-    assert first.promoted >= 15
-    assert first.promoted <= 15 + len(finals & stopped)
+    assert first.promoted >= 12
+    assert first.promoted <= 12 + len(finals & stopped)
     assert last.promoted == 0
     assert last.correlation == 1.0
     assert last.noise == 0.0
@@ -158,8 +159,9 @@ def test_a_search_trains_few_candidates_in_full(whole: JointNAS) -> None:
 
 
 def test_expected_numbers_of_promotions(whole: JointNAS) -> None:
-    assert expected_promotions(RUNGS, 12, 4) == 15 + 4
-    assert expected_promotions((3, 9), 3, 3) == 1  # a third of the four that stopped at first
+    assert expected_promotions(RUNGS, 12, 4) == 12 + 2
+    assert expected_promotions((3, 9), 3, 5) == 1  # a third of the three that stopped at first
+    assert expected_promotions((3, 9), 4, 2) == 0  # the first eight candidates train in full
     assert expected_promotions((), 12, 4) == 0
 
 
@@ -168,7 +170,33 @@ def test_candidates_that_promise_most_train_in_full_at_once(whole: JointNAS) -> 
         new = [t for t in whole.result().trials if t.batch == batch]
         earlier = {t.id for t in whole.result().trials if t.batch < batch}
         new = [t for t in new if t.id not in earlier]
-        assert [t.max_epochs for t in new] == [10, 10, *[2] * 10]
+        in_full = 2 if batch else MIN_PAIRS
+        assert [t.max_epochs for t in new] == [10] * in_full + [2] * (12 - in_full)
+
+
+def test_the_first_candidates_train_in_full_however_small_the_batches() -> None:
+    search = _search(batch_size=3, iterations=4, finalists=0)
+    search.run(problem.evaluate)
+    epochs = [t.max_epochs for t in search.result().trials]
+    assert epochs[: MIN_PAIRS + 2] == [10] * MIN_PAIRS + [2, 10]
+    assert max(epochs[MIN_PAIRS + 2 :]) < 10
+    assert all(rung.correlation is not None for rung in search.result().rungs)
+
+
+def test_failed_trainings_are_followed_by_others_in_full() -> None:
+    def evaluate(trial: Trial) -> float | None:
+        return problem.evaluate(trial) if trial.number % 4 else None
+
+    search = _search(batch_size=8, iterations=2, finalists=0)
+    search.run(evaluate)
+    assert [t.max_epochs for t in search.result().trials] == [10] * 8 + [10] * 2 + [2] * 6
+
+
+def test_trials_of_a_warm_start_count_as_trained_in_full(whole: JointNAS) -> None:
+    search = _search(iterations=1, finalists=0, warm_start=whole.result().complete)
+    search.run(problem.evaluate)
+    epochs = [t.max_epochs for t in search.result().trials if t.batch == 0]
+    assert epochs == [10, 10, *[2] * 10]
 
 
 def test_a_candidate_goes_on_under_its_own_id_with_its_statistics(whole: JointNAS) -> None:
@@ -205,7 +233,7 @@ def test_a_killed_search_ends_where_an_undisturbed_one_does(tmp_path: Path, ahea
                 search.close()
 
     undisturbed = run(sqlite_url(tmp_path / "a.db"), set())
-    stops = {0, 11, 12, 13, 17, 18, 30, 31, 45, 60, 66}
+    stops = {0, 7, 8, 12, 13, 17, 18, 30, 31, 45, 52, 60}
     killed = run(sqlite_url(tmp_path / "b.db"), stops)
     assert not stops
     assert _rows(killed) == _rows(undisturbed)
@@ -274,8 +302,8 @@ def test_rungs_go_with_other_settings(changes: dict[str, Any]) -> None:
 
     search.run(evaluate)
     counts = Counter(t.max_epochs for t in search.result().trials if t.stage == "coarse")
-    assert counts[2] == 40
-    assert counts[4] == 15
+    assert counts[2] == 34
+    assert counts[4] == 12
     if "budgets" in changes:
         bound = changes["budgets"][0]
         on = [t for t in search.result().trials if t.max_epochs == 4]
