@@ -4,10 +4,12 @@
     python -m projects.search_quality.partial report
 
 Every method may train for as many epochs as 48 whole trainings have. The regret after some of them
-is that of the configuration with the best observed score among those trained in full; for the
-paper's rule, among those trained up to the epoch at which candidates stop. JointNAS proposes
-batches of 8; the peers receive every result before the next training starts, which is to their
-advantage. An interrupted ``run`` continues: each finished search is a line of partial.jsonl.
+is that of the configuration with the best observed score among those trained in full. The paper's
+rule compares configurations at the epoch at which candidates stop; it names the best of them, and
+trains it in full from its checkpoint first. A search that has too few epochs left for that names
+the last configuration for which it had enough. JointNAS proposes batches of 8; the peers receive
+every result before the next training starts, which is to their advantage. An interrupted ``run``
+continues: each finished search is a line of partial.jsonl.
 """
 
 from __future__ import annotations
@@ -58,16 +60,18 @@ def _ours(problem: CurveProblem, seed: int, batch: int, **options: Any) -> Itera
     done: dict[str, int] = {}
     stop: int | None = None
     while trials := search.ask():
-        scores = [_evaluate(problem, trial, seed) for trial in trials]
-        search.tell(trials, scores)
+        finals = [_evaluate(problem, trial, seed) for trial in trials]
+        search.tell(trials, finals)
         if stop is None and "rungs" not in options and options.get("early_stop_threshold", 1):
             early_stop = search.result().early_stop  # decided by the first batch
             stop = None if early_stop is None else early_stop.epoch
-        for trial, score in zip(trials, scores, strict=True):
+        for trial, final in zip(trials, finals, strict=True):
             last = trial.max_epochs or problem.epochs
-            compared = trial.reports.get(stop, score) if stop else score
+            compared = trial.reports.get(stop, final) if stop else final
             is_whole = last == problem.epochs or last == stop
-            yield last - done.get(trial.id, 0), trial.config, compared if is_whole else None
+            epochs = last - done.get(trial.id, 0)
+            score = compared if is_whole else None
+            yield Step(epochs, trial.config, score, problem.epochs - last)
             done[trial.id] = last
 
 
@@ -93,20 +97,20 @@ def run_one(name: str, method: str, seed: int) -> dict[str, Any]:
     problem, started = curves.get(name), time.process_time()
     median, best = problems.reference(problem.problem.name)
     budget, used, whole = WHOLE * problem.epochs, 0, 0
-    top, regret = -np.inf, 1.0
-    regrets: list[float] = []
-    for epochs, config, score in METHODS[method](problem, seed):
-        used += epochs
-        while len(regrets) < len(SHARES) and used > SHARES[len(regrets)] * budget:
-            regrets.append(round(regret, 5))
+    top, rest, regret = -np.inf, 0, 1.0
+    regrets = [regret] * len(SHARES)
+    for step in METHODS[method](problem, seed):
+        used += step.epochs
         if used > budget:
             break
-        if score is not None:
+        if step.score is not None:
             whole += 1
-        if score is not None and score > top:
-            truth = float(problem.problem.truth([config])[0])
-            top, regret = score, (best - truth) / (best - median)
-    regrets += [round(regret, 5)] * (len(SHARES) - len(regrets))
+        if step.score is not None and step.score > top:
+            truth = float(problem.problem.truth([step.config])[0])
+            top, rest, regret = step.score, step.rest, (best - truth) / (best - median)
+        for i, share in enumerate(SHARES):
+            if used + rest <= share * budget:
+                regrets[i] = round(regret, 5)
     return {
         "problem": name,
         "method": method,

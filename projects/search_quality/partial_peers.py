@@ -5,15 +5,28 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from projects.search_quality.curves import CurveProblem
 from projects.search_quality.methods.method import config_from, is_feasible, varied
 
-Step = tuple[int, dict[str, Any], float | None]
-"""Number of epochs of a step, the configuration, and its observed score if it is whole."""
+
+class Step(NamedTuple):
+    """A part of a training.
+
+    Attributes:
+        epochs: Number of epochs of the part.
+        config: Configuration that is trained.
+        score: Observed score by which the configuration is compared; None: it is not compared.
+        rest: Number of epochs after this part until the configuration is trained in full.
+    """
+
+    epochs: int
+    config: dict[str, Any]
+    score: float | None
+    rest: int = 0
 
 
 def optuna_steps(problem: CurveProblem, seed: int) -> Iterator[Step]:
@@ -46,7 +59,7 @@ def optuna_steps(problem: CurveProblem, seed: int) -> Iterator[Step]:
                 break
         state = None if trained == last else optuna.trial.TrialState.PRUNED
         study.tell(trial, score, state=state)
-        yield trained, config, score
+        yield Step(trained, config, score)
 
 
 def syne_tune_steps(problem: CurveProblem, seed: int) -> Iterator[Step]:
@@ -85,7 +98,7 @@ def syne_tune_steps(problem: CurveProblem, seed: int) -> Iterator[Step]:
             if scheduler.on_trial_result(trial, result) == SchedulerDecision.STOP:
                 trained = epoch
                 break
-        yield trained, config, score
+        yield Step(trained, config, score)
 
 
 def neps_steps(problem: CurveProblem, seed: int) -> Iterator[Step]:
@@ -118,4 +131,4 @@ def neps_steps(problem: CurveProblem, seed: int) -> Iterator[Step]:
         optimizer.tell(trial, -value)
         key = str(trial.id).partition("_")[0]
         trained, done[key] = epoch - done.get(key, 0), epoch
-        yield trained, config, value if epoch == problem.epochs else None
+        yield Step(trained, config, value if epoch == problem.epochs else None)
