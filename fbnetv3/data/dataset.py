@@ -20,7 +20,7 @@ from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
 CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
-_RANDOM_SPLIT = 31  # second key of the seed of random splits, which other draws do not have
+_RANDOM_SPLIT = 31  # second key of the seed: other draws with the same seed are independent
 
 
 class ImageDataset(Dataset[tuple[Any, int]], ABC):
@@ -142,8 +142,8 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         Args:
             n_holdout: Number of held-out images, from 1 to ``len(self) - 1``.
             seed: Random seed of the selection.
-            stratified: Whether to hold out the same fraction of each class, to within one image;
-                otherwise, the held-out images are drawn uniformly from all images.
+            stratified: Whether to hold out about the same fraction of each class; otherwise, the
+                held-out images are drawn uniformly from all images.
 
         Raises:
             DataError: ``n_holdout`` is out of range.
@@ -189,7 +189,7 @@ class TransformedDataset(Dataset[tuple[Any, int]]):
 
     Attributes:
         classes: Names of the classes.
-        targets: Index of the class of each image.
+        targets: Target of each image, as in the data set.
     """
 
     def __init__(self, dataset: ImageDataset, transform: Callable[[Image.Image], Any]) -> None:
@@ -243,9 +243,9 @@ class ArrayDataset(ImageDataset):
 class FileDataset(ImageDataset):
     """A data set of the image files in a folder or archive.
 
-    If the decoded data set is expected to fit into ``cache_bytes`` (CIFAR-10 takes 150 MB), the
-    pixels of each image are kept in memory after its first use. Each loader worker has its own
-    cache.
+    If the decoded data set is expected to fit into ``cache_bytes`` (CIFAR-10 takes 150 MB), judged
+    by its first image, the pixels of each image are kept in memory after its first use while there
+    is room. Each loader worker has its own cache.
 
     Args:
         name: Name of the data set.
@@ -393,7 +393,7 @@ def check_same_classes(train: HasClasses, val: HasClasses) -> None:
         only = [c for c in dataset.classes if c not in set(other.classes)]
         if only:
             parts.append(f"only in {dataset.name}: {some(only)}")
-    difference = "; ".join(parts) or "the same names in another order"
+    difference = "; ".join(parts) or "the same names in another order or number"
     raise DataError(
         f"the classes of {train.name} ({len(train.classes)}) and {val.name} ({len(val.classes)}) "
         f"differ: {difference}; rename or remove classes (class folders) to make them equal"

@@ -92,7 +92,8 @@ def best_score_from_config(
         cfg: Config of a training.
         scores: Names of the scores of the task.
         has_average: Whether averaged weights are scored; their scores' names end in ``_ema``.
-        has_raw: Whether raw weights are scored.
+        has_raw: Whether raw weights are scored beside averaged ones. Without averaged weights, raw
+            weights are always scored.
 
     Raises:
         ConfigError: SOLVER.KEEP_BEST is not a score of the training, or is empty although

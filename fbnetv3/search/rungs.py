@@ -12,12 +12,12 @@ candidate that was left behind may go on later, as in ASHA (Li et al., 2020).
 The first ``MIN_PAIRS`` candidates of a search train in full, without a stop: how much the scores of
 a rung say about the final ones is then known from the second batch on, and from candidates that
 were not chosen by these scores. Later, a share e_1 / e_last of the new candidates, at least one,
-those of the highest expected improvement, train in full at once. Otherwise, a promising candidate
+train in full at once: those of the highest expected improvement. Otherwise, a promising candidate
 would need a batch for each rung before the search learns its final score.
 
 The candidates' final scores are estimated from the rungs that they have reached
-(``predictors/final_scores.py``). Rungs whose scores hardly say anything about the final ones are
-left out: new candidates then train up to the first rung that does.
+(``predictors/final_scores.py``). New candidates train up to the first rung whose scores are
+correlated with the final ones (``LEAST_CORRELATION``); lower rungs are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fbnetv3.search.space.scaling import binary_exponent, scaled
 from fbnetv3.search.trial import Trial
 
 LEAST_CORRELATION = 0.6
-"""Correlation with the final score below which the scores of a rung are not relied on."""
+"""Correlation with the final score below which new candidates do not stop at a rung."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Rung:
 
     Attributes:
         epochs: Number of epochs after which candidates are compared.
-        candidates: Number of candidates with a score after these epochs.
+        candidates: Number of candidates that have trained for at least these epochs.
         promoted: Number of candidates that went on from here.
         correlation: Correlation of the scores with the final ones, in [0, 1]; None: fewer than
-            ``MIN_PAIRS`` candidates have gone on.
+            ``MIN_PAIRS`` candidates have scores at this rung and at the next one.
         noise: Standard deviation of the final score around its estimate from this rung, in the
             unit of the score; 0 for the last rung. None as for ``correlation``.
     """
@@ -293,8 +293,13 @@ def whole_trainings(rungs: Sequence[int], count: int, earlier: int) -> int:
     return min(count, max(1, count * rungs[0] // rungs[-1], MIN_PAIRS - earlier))
 
 
-def is_further(trial: Trial, earlier: Iterable[int | None]) -> bool:
-    """Returns whether a trial goes on where all earlier trials of its candidate have stopped."""
+def is_further(trial: Trial, earlier_epochs: Iterable[int | None]) -> bool:
+    """Returns whether a trial trains for more epochs than each earlier trial of its candidate.
+
+    Args:
+        trial: The trial.
+        earlier_epochs: Number of epochs of each earlier trial; None: it was trained in full.
+    """
     return trial.max_epochs is not None and all(
-        before is not None and before < trial.max_epochs for before in earlier
+        epochs is not None and epochs < trial.max_epochs for epochs in earlier_epochs
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,7 +94,7 @@ def csv_points(path: str | os.PathLike[str]) -> list[Point]:
     """Returns the networks of a csv with the columns name, macs, top1 and, if known, latency_ms.
 
     Raises:
-        RecordError: The file cannot be read, a column is missing, or a value is no number.
+        RecordError: The file cannot be read, a row lacks a column, or a value is no finite number.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -106,15 +107,20 @@ def csv_points(path: str | os.PathLike[str]) -> list[Point]:
 
 
 def _csv_point(row: Mapping[str, str], group: str) -> Point:
-    latency = float(row["latency_ms"]) if row.get("latency_ms") else None
-    return Point(row["name"], group, float(row["macs"]), float(row["top1"]), latency)
+    texts = [row["macs"], row["top1"], *filter(None, [row.get("latency_ms")])]
+    macs, top1, *latency = map(float, texts)
+    if not row["name"] or not all(map(math.isfinite, (macs, top1, *latency))):
+        raise ValueError(f"a row without a name, or with a number that is not finite: {dict(row)}")
+    return Point(row["name"], group, macs, top1, latency[0] if latency else None)
 
 
 def with_latencies(points: list[Point], path: str | os.PathLike[str]) -> list[Point]:
     """Returns points with the latencies of a json that ``fbnetv3-benchmark --json`` wrote.
 
     Args:
-        points: Networks; a network whose architecture is not in the file keeps its latency.
+        points: Networks. A network takes the latency of its name, or of the part before the first
+            dot, which is the architecture in names of the zoo. If the file has neither, the network
+            keeps its latency.
         path: The json. Its latencies of one image by networks with folded batch norms are used.
 
     Raises:

@@ -122,7 +122,7 @@ def test_a_csv_away_from_its_folder_is_refused(tmp_path: Path) -> None:
         (tmp_path / "blocks.json").write_text(f'{{"format": 1, "parts": [{broken}]}}')
         with pytest.raises(BenchmarkError, match="not written by --export-blocks"):
             read_blocks(tmp_path / "blocks.csv", "phone")
-    with pytest.raises(ArchError, match="make one of it"):
+    with pytest.raises(ArchError, match="convert it to one"):
         LatencyTable.load(tmp_path / "blocks.csv")
 
 

@@ -106,6 +106,12 @@ def test_polygons_become_their_boxes(tmp_path: Path) -> None:
     assert (box.left, box.top, box.right, box.bottom) == (20, 10, 40, 20)
 
 
+def test_a_name_with_its_suffix_comes_before_its_stem(tmp_path: Path) -> None:
+    path = voc(tmp_path)
+    picture(path / "JPEGImages" / "a.jpg")  # beside a.png
+    assert "a.jpg" in [image.file for image in open_boxes(path).images]
+
+
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
 OUTSIDE = "train: ../../../etc\nnames: [cat]\n"
 
@@ -130,6 +136,12 @@ OUTSIDE = "train: ../../../etc\nnames: [cat]\n"
         (yolo, "labels/val/a.txt", "0 0.5 0.5 0 0", "has no area"),
         (yolo, "images/val/a.png", "no image", "image images/val/a.png"),
         (open_images, "images/a.png", "no image", "image a.png"),
+        (
+            open_images,
+            "boxes.csv",
+            "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0,1,0,1\n\na,cat,x,1,0,1\n",
+            "line 4: XMin, XMax, YMin and YMax are not all numbers",
+        ),
     ],
 )
 def test_faults_are_named_and_left_out(

@@ -38,7 +38,15 @@ def test_a_csv_has_latencies_or_not(tmp_path: Path) -> None:
     assert csv_points(path) == [Point("a", "mine", 1e6, 50.0), Point("b", "mine", 2e6, 60.0, 1.5)]
 
 
-@pytest.mark.parametrize("text", ["name,top1\na,1\n", "name,macs,top1\na,many,1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,top1\na,1\n",
+        "name,macs,top1\na,many,1\n",
+        "name,macs,top1\na,1,nan\n",
+        "macs,top1,name\n1,2\n",
+    ],
+)
 def test_a_wrong_csv_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(text)

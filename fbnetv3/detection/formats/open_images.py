@@ -21,15 +21,17 @@ _TOLERANCE = 0.01  # share of the image by which a box may leave it, as its numb
 def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
     """Reads a CSV with the columns of Open Images.
 
-    ``IsGroupOf`` 1 makes a box a crowd. A class has its DisplayName in the first
-    ``class-descriptions*.csv`` (LabelName, DisplayName) beside the file, or else its LabelName.
+    ``IsGroupOf`` 1 makes a box a crowd. A class is named by its DisplayName in
+    the first ``class-descriptions*.csv`` (LabelName, DisplayName) beside the file, or else by its
+    LabelName.
 
     Args:
         path: The CSV.
         images: Folder of the images; None: ``images`` beside the file, or the folder of the file.
 
     Raises:
-        DataError: The file cannot be read, lacks a column, or yields no image.
+        DataError: The file or the names of the classes cannot be read, a column is missing, or the
+            file yields no image or no class.
         OSError: The folder of the images cannot be read.
     """
     beside = path.parent / "images"
@@ -37,7 +39,7 @@ def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
     result, names = BoxSet(path, root), _class_names(path)
     by_stem = {Path(name).stem: name for name in list_folder(root).files if is_image(name)}
     rows: dict[str, list[tuple[int, Mapping[str, str]]]] = {}
-    for number, row in enumerate(_rows(path), 2):
+    for number, row in _rows(path):
         rows.setdefault(row["ImageID"] or "", []).append((number, row))
     for image, lines in rows.items():
         where = f"{path}, line {lines[0][0]}"
@@ -52,13 +54,14 @@ def read_open_images(path: Path, images: Path | None = None) -> BoxSet:
     return result.checked().with_sorted_classes()
 
 
-def _rows(path: Path) -> list[Mapping[str, str]]:
+def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
+    """Returns the rows of a CSV, each with the number of the line on which it ends."""
     try:
         reader = csv.DictReader(io.StringIO(read_text(path, "annotations")))
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{path}: lacks the columns {', '.join(missing)} of Open Images")
-        return list(reader)
+        return [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from error
 
@@ -85,7 +88,7 @@ def _box(
     try:
         left, right, top, bottom = (float(row[key]) for key in COLUMNS[2:])
     except (TypeError, ValueError):
-        result.fault(f"{path}, line {number}: XMin, XMax, YMin and YMax are not numbers")
+        result.fault(f"{path}, line {number}: XMin, XMax, YMin and YMax are not all numbers")
         return None
     edges = (left, right, top, bottom)
     if not label or not all(-_TOLERANCE <= edge <= 1 + _TOLERANCE for edge in edges):

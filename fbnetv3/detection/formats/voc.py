@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,7 +26,7 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
     Args:
         path: Folder with XML files, such as ``VOC2007`` or its ``Annotations``; or a list in
             ``ImageSets/Main``, such as ``VOC2007/ImageSets/Main/train.txt``, in which each line
-            begins with the name of an image.
+            begins with the name of an XML file without its suffix and without spaces.
         images: Folder of the images; None: ``JPEGImages`` or ``images`` in the folder that contains
             ``Annotations`` (or the XML files, if there is no such folder), else that folder itself.
 
@@ -41,14 +42,16 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
         stems = {line.split()[0] for line in read_text(path, "record").splitlines() if line.split()}
         files = [file for file in files if file.stem in stems]
     if not files:
-        raise DataError(f"{path}: there are no XML files of Pascal VOC in {folder}")
+        which = " of its images" if path.suffix == ".txt" else ""
+        raise DataError(f"{path}: there are no XML files of Pascal VOC{which} in {folder}")
     base = folder.parent if folder.name == "Annotations" else folder
     root = images or next(base / name for name in _FOLDERS if (base / name).is_dir())
     result = BoxSet(path, root)
-    by_stem = {Path(name).stem: name for name in list_folder(root).files if is_image(name)}
+    names = {name for name in list_folder(root).files if is_image(name)}
+    by_stem = {Path(name).stem: name for name in sorted(names)}
     for file in sorted(files):
         try:
-            _add(result, file, parse_xml(file), by_stem)
+            _add(result, file, parse_xml(file), names, by_stem)
         except DataError as error:
             result.fault(str(error))
     return result.checked().with_sorted_classes()
@@ -63,10 +66,16 @@ def _annotations_folder(path: Path) -> Path:
     return top / "Annotations" if (top / "Annotations").is_dir() else top
 
 
-def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[str, str]) -> None:
+def _add(
+    result: BoxSet,
+    file: Path,
+    tree: ElementTree.Element,
+    names: Collection[str],
+    by_stem: Mapping[str, str],
+) -> None:
     name = (tree.findtext("filename") or "").strip()
     # Many tools write the name without a suffix or with a wrong one, so stems are compared.
-    image = name if name in by_stem.values() else by_stem.get(Path(name).stem or file.stem)
+    image = name if name in names else by_stem.get(Path(name).stem or file.stem)
     image = image or by_stem.get(file.stem)
     if image is None:
         result.fault(f"{file}: image {name[:80]!r} is not in {result.root}")
@@ -89,7 +98,7 @@ def _add(result: BoxSet, file: Path, tree: ElementTree.Element, by_stem: dict[st
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
-    """Returns (width, height) as stated; None if missing or 0, which some tools write."""
+    """Returns (width, height); None unless both are whole numbers above 0. Some tools write 0."""
     try:
         width, height = (int(tree.findtext(f"size/{key}") or 0) for key in ("width", "height"))
     except ValueError:

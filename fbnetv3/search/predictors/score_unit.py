@@ -2,8 +2,9 @@
 
 A search proposes the same candidates whether scores are accuracies in percent, fractions, negative
 losses, or losses to minimise: predictors learn gains (``direction.py``) after a shift and a
-division by a power of two. The division is exact, and so is the shift as long as float64 can
-represent the differences. What predictors learn depends on neither the shift nor the factor.
+division by a power of two. The division is exact unless a number underflows, and so is the shift
+as long as float64 can represent the differences. Predictors standardise these values or replace
+them by normal scores, so that neither the shift nor the factor changes what a search proposes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class ScoreUnit:
         """Returns the unit of scores, (n,).
 
         In this unit, the lower median of the gains is 0, and their largest magnitude is from 1/2
-        to 1, unless the scores are equal.
+        to 1, unless the scores are equal up to rounding.
         """
         outer = binary_exponent(scores)
         shares = scaled(gain(scores, direction), -outer)

@@ -137,7 +137,7 @@ def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> 
 
 
 def _explained_share(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> float:
-    """Returns the adjusted R^2 of the scores' ranks by group (epsilon squared), at least 0."""
+    """Returns the adjusted R^2 of the scores' ranks by group, at least 0."""
     ranks = rankdata(scores)
     labels = np.unique(groups)
     total = float(((ranks - ranks.mean()) ** 2).sum())
