@@ -24,7 +24,8 @@ The chain is the autoregressive model of multi-fidelity Gaussian processes (Kenn
 with errors that are independent of each other. The usual choice is a further Gaussian process of
 the errors, or a product kernel of candidate and epoch; a search has 5 to 30 trainings of full
 length, too few for the lengthscales of either. The predictors are fitted to the estimates, with
-their standard deviations as the errors of the labels (``gp.py``).
+their standard deviations as the errors of the labels; the Gaussian processes among them take these
+errors as correlated between similar candidates (``gp.py``).
 """
 
 from __future__ import annotations
