@@ -147,7 +147,7 @@ class Planner:
         return score_trials(
             history,
             self.warm_start,
-            settings.early_stop_threshold if is_one else None,  # reports are of one score
+            settings.early_stop_threshold if is_one else None,  # a report has one score
             settings.early_stop_over,
             settings.direction,
             settings.rungs,
@@ -167,7 +167,7 @@ class Planner:
         *,
         avoid_failures: bool = True,
     ) -> list[Trial]:
-        """Returns the next batch of trials: candidates that go on, and new ones.
+        """Returns the trials of the next batch: candidates that go on to a rung, and new ones.
 
         Args:
             history: Trials so far, some of which may still run.
@@ -179,8 +179,8 @@ class Planner:
                 proposed only if there are no others.
 
         Returns:
-            The trials; fewer new candidates than ``count`` if the space is exhausted. In the stage
-            ``fine``, enqueued candidates only if no trial has a score.
+            The trials. There are fewer new candidates than ``count`` if the space is exhausted,
+            and none but the enqueued ones in the stage ``fine`` if no trial has a score.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)
@@ -240,7 +240,7 @@ class Planner:
         return chosen
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
-        """Returns the pool's candidates in a part, or a new sample if they are below ``least``."""
+        """Returns the pool's candidates in a part, or a new sample if fewer than ``least``."""
         pool = part.select(self._pool)
         if len(pool) >= least:
             return pool
@@ -255,7 +255,7 @@ class Planner:
         failures: FailureModel | None,
         count: int,
     ) -> Pool:
-        """Returns the best untried candidates of stage 2, with a share for each budget."""
+        """Returns the best untried or partly trained candidates, with a share for each budget."""
         tried = taken = self._tried(known) - self._promotion.keys(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         if self.objectives.are_several:
@@ -287,9 +287,10 @@ class Planner:
     def _score(
         self, model: Model | None, avoided: Avoided | None = None
     ) -> fine.ScoreFunction | None:
-        """Returns the function from levels to scores, in the predictor's own unit.
+        """Returns the function from levels to predicted scores, of which only the order counts.
 
-        Scores of candidates to propose last are below all others.
+        Scores of the candidates that ``avoided`` puts last are below all others. None without a
+        model.
         """
         if model is None:
             return None
@@ -369,9 +370,8 @@ class Planner:
     def _whole(self, known: Known, count: int, enqueued: int) -> set[int]:
         """Returns the indices of the new candidates of a batch that train in full, with rungs.
 
-        They are the first candidates of each budget's share: those with the highest expected
-        improvement, whose final scores help the predictions most. Enqueued candidates are not
-        among them.
+        They are the first candidates of each budget's share; where expected improvement chose
+        candidates, those with the highest one. Enqueued candidates are not among them.
 
         Args:
             known: Trials so far.

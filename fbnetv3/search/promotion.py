@@ -1,4 +1,4 @@
-"""The candidates that go on to the next rung, and the epochs of all trials of a batch."""
+"""The candidates that go on to the next rung, and the trials in which they do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from fbnetv3.search.trial import Trial
 class Promotion:
     """Chooses the candidates that go on to the next rung.
 
-    Candidates are ranked by the predictor's posterior mean of the final score, which knows their
-    own rungs as well as the results of similar candidates. With budgets, the best of each budget
-    take turns; with costs among the objectives, candidates are ranked as in NSGA-II.
+    Candidates are ranked by the final score that the predictor expects given their own scores so
+    far and those of all other candidates; without a predictor, by the estimate from their own
+    scores. With budgets, the best candidate of each budget comes first, then the second best of
+    each, and so on. With costs among the objectives, candidates are ranked as in NSGA-II.
 
     Args:
         encoding: Encoding of the candidates.
@@ -53,13 +54,17 @@ class Promotion:
     def trials(
         self, history: History, known: Known, model: Model | None, stage: str
     ) -> list[Trial]:
-        """Returns the trials of the next batch in which candidates go on, the longest ones first.
+        """Returns the trials of the next batch in which candidates go on, most epochs first.
 
         Args:
             history: Trials so far.
-            known: The same, with their ladder.
+            known: The same trials, with the scores by which they are compared and their rungs.
             model: Predictor of the final score; None: too few scores.
-            stage: ``coarse`` or ``fine``; in the latter, and without rungs, no candidate goes on.
+            stage: Stage of the next batch, ``coarse`` or ``fine``. Candidates go on in ``coarse``
+                only.
+
+        Returns:
+            The trials; [] without rungs.
         """
         stopped = [] if known.ladder is None or stage == "fine" else known.ladder.waiting()
         if known.ladder is None or not stopped:
@@ -80,11 +85,11 @@ class Promotion:
         ]
 
     def _values(self, pool: Pool, gains: Floats) -> list[float]:
-        """Returns values by which candidates are ranked, highest first.
+        """Returns a value for each candidate; candidates with higher values go on first.
 
         Args:
             pool: Candidates.
-            gains: (candidates,) final gains; higher is better.
+            gains: (candidates,) predicted final gains; higher is better.
         """
         if self._objectives.are_several:
             costs = self._objectives.cost_gains(pool.statistics, len(pool))
@@ -100,7 +105,7 @@ class Promotion:
 
 
 def _posterior_means(model: Model, features: Features) -> Floats:
-    """Returns predicted gains, in a unit that only their order depends on, (candidates,)."""
+    """Returns predicted gains, (candidates,), of which only the order has a meaning."""
     fitted = model.predictor.fitted
     if isinstance(fitted, Probabilistic):
         return fitted.gp.mean(features)
@@ -114,7 +119,7 @@ def _best_within(part: FeasibleSpace, pool: Pool, gains: Floats) -> list[int]:
 
 
 def in_turns(queues: Sequence[Sequence[int]]) -> list[int]:
-    """Returns the items of all queues in turns, each once."""
+    """Returns the distinct items of all queues: first items, then second items, and so on."""
     longest = max(map(len, queues), default=0)
     turns = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
     return list(dict.fromkeys(turns))

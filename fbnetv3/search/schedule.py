@@ -23,7 +23,7 @@ class Schedule:
     Attributes:
         settings: Settings of the search.
         earlier_finals: Numbers of the batches of stage 2 that have trials, ascending.
-        proposed: Size of the first batch that was proposed; 0: no batch was proposed.
+        proposed: Number of trials of the first proposed batch; 0: no batch was proposed.
     """
 
     settings: SearchSettings
@@ -38,16 +38,16 @@ class Schedule:
         where: str = "storage",
         sizes: Mapping[int, int] | None = None,
     ) -> Schedule:
-        """Returns the batches of a search that has trials.
+        """Returns the schedule of a search that has trials.
 
         Args:
             settings: Settings of the search.
-            trials: All trials with a result, including trials that were put back.
+            trials: All trials with a result, even failed ones that are to be evaluated again.
             where: Source of the trials, for messages: ``storage`` or ``log``.
-            sizes: Size of each proposed batch, by number; None: all trials of a batch are given.
+            sizes: Number of trials by batch; None: ``trials`` has the whole first batch.
 
         Raises:
-            SearchError: No search with these settings has the batches of the trials.
+            SearchError: A search with these settings cannot have trials in these batches.
         """
         stages = {(trial.batch, trial.stage) for trial in trials}
         finals = sorted(batch for batch, stage in stages if stage == "fine")
@@ -105,7 +105,7 @@ class Schedule:
     def limit_of(self, batch: int) -> int:
         """Returns the largest number of trials of a batch.
 
-        With rungs, it includes the trials of earlier candidates that go on to a further rung.
+        With rungs, these include the trials in which earlier candidates go on to the next rung.
         """
         is_fine = self.stage_of(batch) == "fine"
         parts = self.settings.final_seeds if is_fine else max(1, len(self.settings.rungs))

@@ -37,9 +37,10 @@ class SearchSettings:
     """Settings of a search (the paper's names in brackets).
 
     Attributes:
-        constraints: Bounds that every candidate meets. The first batch (or its first part), and
-            every batch of the predictors ``paper`` and ``random``, has candidates from all bins of
-            a statistic: the first cost among the objectives, or else the first constraint's.
+        constraints: Bounds that every candidate meets. In the first batch (or its first part), and
+            in every batch of the predictors ``paper`` and ``random``, candidates are spread over
+            the range of a statistic: the first cost among the objectives, or else the statistic of
+            the first constraint.
         budgets: Upper bounds of statistics, in addition to the constraints, for each of which the
             search should find a winner. The batches that the predictor ``default`` chooses, and the
             finalists, are divided evenly among the budgets.
@@ -72,9 +73,9 @@ class SearchSettings:
         pretrain: Whether the predictor's encoder is first trained on the statistics.
         seed: Random seed of the pool, the predictors and every draw.
         rungs: Numbers of epochs, ascending, after which candidates of stage 1 are compared, such as
-            (3, 9, 27). New candidates train up to the first number; the best go on to the next one,
-            up to the last, which is the whole training. (): every candidate trains in one go. With
-            rungs, ``early_stop_threshold`` has no effect. See ``rungs.py``.
+            (3, 9, 27). Most new candidates train up to the first number; the best go on to the next
+            one, up to the last, which is the whole training. (): every candidate trains in one go.
+            With rungs, ``early_stop_threshold`` has no effect. See ``rungs.py``.
         direction: ``maximize`` or ``minimize``: whether the highest or the lowest score is best.
         objectives: Scores and statistics of which the search looks for the Pareto front: ``score``,
             which follows ``direction``, and statistics, with a leading ``-`` if the lowest value is
@@ -183,9 +184,9 @@ class SearchSettings:
         """Returns the numbers of candidates of the parts of the first batch, largest first.
 
         Args:
-            proposed: Number of candidates that the search proposed first; 0 if it has proposed
-                none. If they are more than the first part has, an earlier version began the search,
-                and its whole first batch remains one part.
+            proposed: Number of trials of the first proposed batch; 0: no batch was proposed. If it
+                is larger than the first part, an earlier version began the search, and the whole
+                first batch remains one part.
         """
         count = self.first_parts
         if count is None:

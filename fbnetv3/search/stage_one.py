@@ -31,7 +31,7 @@ class StageOne:
         bounded: Bounds on scores.
         levels: Function from trials to their levels, (trials, variables).
         pool_within: Function from a part of the space and a number to at least that many
-            candidates, or to fewer if the part has fewer.
+            candidates of the part, or to all of them if the part has fewer.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class StageOne:
         tried: set[bytes],
         random: np.random.Generator,
     ) -> list[Pool]:
-        """Returns the candidates for each budget.
+        """Returns the chosen candidates, a pool for each budget that gets any.
 
         Candidates chosen for one budget count as running when those of the next are chosen.
 
@@ -87,7 +87,7 @@ class StageOne:
         return chosen
 
     def _to_improve_on(self, predictor: Probabilistic, ranked: Levels, wins: Mask) -> float | None:
-        """Returns the posterior mean to improve on; None: the highest one of all candidates.
+        """Returns the posterior mean to improve on; None: the highest one at an observation.
 
         Args:
             predictor: Predictor with a posterior.
@@ -113,7 +113,7 @@ def batch_without_posterior(
     """Returns the first batch, or a batch chosen by a predictor that has no posterior.
 
     Args:
-        untried: Candidates of the pool that are no trials yet.
+        untried: Candidates of the pool to choose from, in the order of the pool.
         model: Predictor; None: there are too few scores, and the batch is spread over the pool.
         encoding: Encoding of the candidates.
         count: Number of candidates; fewer are returned if too few are left.

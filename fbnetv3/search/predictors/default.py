@@ -1,9 +1,9 @@
 """The default predictor: an ensemble of small networks and a Gaussian process.
 
 Both models learn the normal scores of the labels, which outliers do not distort. Their predictions
-are averaged, because two families of models err differently. Thompson sampling uses functions of
-both models. Expected improvement uses a second Gaussian process (GP), which learns the labels
-themselves, because normal scores flatten the peaks of the labels.
+are averaged, because two families of models err differently. Thompson sampling uses functions
+sampled from both models. Expected improvement uses a second Gaussian process (GP), which learns the
+labels themselves, or warped labels, because normal scores flatten the peaks of the labels.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class DefaultPredictor:
 
     Attributes:
         ensemble: Ensemble that has learned the normal scores of the labels.
-        gp: GP of the standardised labels, warped if that fits better (``warping.py``); for expected
-            improvement.
+        gp: GP of the labels, warped if that fits better (``warping.py``), then standardised; for
+            expected improvement.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DefaultPredictor:
     ) -> None:
         self._features, self._normal_scores = features, NormalScores(labels)
         y = self._normal_scores.scores
-        # Errors of the normal scores, to first order, since these have standard deviation 1
+        # Approximate errors of the normal scores, as if these were the standardised labels
         shares = None if errors is None else errors / standardise(labels)[2]
         self.ensemble = Ensemble(features, y, pretrained, seed, shares)
         self._selected = rows = select_training_points(labels, seed)
@@ -85,8 +85,9 @@ class DefaultPredictor:
         """Returns a cross-validated prediction of each label, (n,).
 
         It is the weighted mean of the ensemble's out-of-bag prediction and the GP's leave-one-out
-        prediction, whose hyperparameters were fitted to all labels. If only one of the two exists,
-        it is used alone; if neither does, the prediction is a label near the median.
+        prediction. The GP's hyperparameters were fitted with the label that is left out. If only
+        one of the two predictions exists, it is used alone; if neither does, the prediction is a
+        value in the middle of the labels.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]
@@ -96,7 +97,9 @@ class DefaultPredictor:
         return self._normal_scores.to_labels(np.nan_to_num(scores))
 
     def sample(self, count: int, random: np.random.Generator) -> CombinedSamples:
-        """Samples functions of normal scores from both models, in proportion to their weights.
+        """Samples functions from both models, in numbers proportional to the models' weights.
+
+        The values of the functions are normal scores.
 
         Args:
             count: Number of functions.

@@ -9,8 +9,8 @@ at points Z extend the covariance of the labels, and its factor, by one block:
 
     K_Z = k(Z, Z) + (noise + JITTER) I,    V = L^-1 k(X, Z),    L_Z L_Z^T = K_Z - V^T V
 
-Labels that equal the posterior mean do not change it; they only reduce the variance. At points P,
-fantasies append rows to V_P = L^-1 k(X, P) by forward substitution:
+Labels that equal the posterior mean do not change this mean; they only reduce the variance. For the
+posterior at points P, fantasies append rows to V_P = L^-1 k(X, P), by forward substitution:
 
     L_Z^-1 (k(Z, P) - V^T V_P)
 """

@@ -1,4 +1,4 @@
-"""Estimates of the score after the last rung from the score of a part of the training.
+"""Estimates of the score after the last rung from the score after an earlier rung.
 
 Let s_r be a candidate's gain after rung r (its score, or minus its score if the lowest is the
 best), and m_r and d_r the median and the spread of s_r over the candidates that have reached the
@@ -7,22 +7,25 @@ rung. Between one rung and the next, all candidates share a line with normal err
     (s_{r+1} - m_r) / d_r = a + b (s_r - m_r) / d_r + error,    error ~ N(0, v)
     a ~ N(0, 10^2),    b ~ N(1, 1),    v ~ scaled inverse chi-square(4, 1/4)
 
-The candidates that have reached rung r + 1 decide a, b and v. They were chosen by s_r, which biases
-no regression on s_r. Lines are chained up to the last rung, so a candidate's final score has the
-normal distribution with
+a, b and v are estimated from the candidates with gains after both rungs. Some of them went on
+because of a high s_r, but a selection by s_r does not bias a regression on s_r. Lines are chained
+up to the last rung, so the final gain of a candidate that has stopped at rung r has the normal
+distribution with
 
-    mean      A_r + B_r s_r,    B_r the product of the slopes from rung r on
-    variance  V_r
+    mean      A_r + B_r s_r,    B_r the product of the slopes of the lines from rung r on
+    variance  V_r,              the sum of the variances d^2 v of these lines, each times the square
+                                of the product of the slopes of all later lines
 
-The error of the line itself is left out of the variance: all candidates of a rung share it, so that
+V_r leaves out the uncertainty of a and b: all candidates that have stopped at a rung share it, so
 it does not change their order.
 
 The chain is the autoregressive model of multi-fidelity Gaussian processes (Kennedy and O'Hagan,
 2000, "Predicting the Output from a Complex Computer Code When Fast Approximations Are Available")
 with errors that are independent of each other. The usual choice is a further Gaussian process of
 the errors, or a product kernel of candidate and epoch; a search has 5 to 30 trainings of full
-length, too few for the lengthscales of either. The search's own process of candidates learns the
-estimates, each with its variance in addition to the noise of all.
+length, too few for the lengthscales of either. The predictors are fitted to the estimates, with
+their standard deviations as the errors of the labels; the Gaussian processes among them take these
+errors as correlated between similar candidates (``gp.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 MIN_PAIRS = 8
-"""Number of candidates that have reached the next rung, from which on a correlation is known."""
+"""Smallest number of candidates with gains after two neighbouring rungs for a known correlation."""
 _PRIOR_PRECISION = np.array([1e-2, 1.0])
 """Prior precisions of the intercept and the slope."""
 _PRIOR_SLOPE, _PRIOR_VARIANCE, _PRIOR_COUNT = 1.0, 0.25, 4.0
@@ -48,8 +51,8 @@ class Line:
     """Line from the gain after one rung to the gain after the next.
 
     Attributes:
-        intercept: Gain after the next rung if the gain after this one is 0.
-        slope: Difference after the next rung per difference after this one.
+        intercept: Expected gain after the next rung if the gain after the first one is 0.
+        slope: Change of the expected gain after the next rung per unit of gain after the first.
         variance: Variance of the gain after the next rung around the line.
         pairs: Number of candidates from which the line was estimated.
     """
@@ -64,17 +67,18 @@ class FinalScores:
     """Distributions of the gains after the last rung.
 
     Args:
-        gains: (candidates, rungs) gain of each candidate after each rung; NaN: it has not reached
-            the rung. Every candidate has reached one rung.
+        gains: (candidates, rungs) gain of each candidate after each rung; NaN where it has none.
+            Every candidate has a gain after at least one rung.
 
     Attributes:
         lines: Line from each rung to the next, (rungs - 1,).
         means: (candidates,) means of the final gains, from the last rung that each has reached.
         stds: (candidates,) standard deviations of the final gains around these means; 0 for
             candidates that have reached the last rung.
-        rung_stds: (rungs,) the same for each rung.
+        rung_stds: (rungs,) standard deviation of the final gain of a candidate, by its last rung.
         correlations: (rungs,) correlation, in [0, 1], of the gain after each rung with the final
-            gain, among all candidates that have reached the rung; 0 if it is negative.
+            gain that the lines imply for all candidates that have reached the rung; 0 if the
+            product of their slopes is negative.
     """
 
     def __init__(self, gains: Floats) -> None:
@@ -116,10 +120,11 @@ def _fit(before: Floats, after: Floats) -> Line:
 
 
 def _center_and_spread(values: Floats) -> tuple[float, float]:
-    """Returns the median and the spread of values, which diverged trainings do not distort.
+    """Returns the median and the spread of values, on which outliers have little effect.
 
-    The spread is the standard deviation of a normal distribution with the same quartiles; if these
-    are equal, the standard deviation; if that is 0, too, or there are no values, 1.
+    The spread is the standard deviation of a normal distribution with the same interquartile range;
+    if this range is 0, the standard deviation of the values; if that is 0, too, 1. Without values,
+    the median is 0 and the spread 1.
     """
     if not len(values):
         return 0.0, 1.0

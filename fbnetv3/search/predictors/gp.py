@@ -8,9 +8,9 @@ are float64:
     y             (n,) labels of mean 0 and standard deviation 1
     lengthscales  (d,) one for each feature
     signal        prior variance of the function f
-    noise         variance of the labels around f
+    noise         variance of the labels around f, without their own errors
     theta         (d + 2,) natural logarithms of lengthscales, signal and noise
-    v             (n,) variances of the labels' own errors, as of estimated scores; 0 unless given
+    v             (n,) variances of the labels' own errors: 0 unless a label is an estimate
     K             (n, n) covariance of the labels, k(X, X) + (noise + JITTER) I + E
     L             (n, n) lower Cholesky factor of K
     alpha         (n,) K^-1 y
@@ -25,13 +25,13 @@ Posterior of f at Z (Eqs. 2.25 and 2.26), with V = L^-1 k(X, Z):
     mean      k(Z, X) alpha
     variance  signal - sum_i V_ij^2    at the j-th point
 
-Errors of estimated scores are smooth in part: candidates that are alike learn alike, and the score
-of a partial training misjudges them alike. With c the correlation k / signal,
+Labels may be final scores that were estimated from partial trainings (``final_scores.py``). Their
+errors are similar for similar candidates, but only in part. With c the correlation k / signal,
 
     E_ij = SMOOTH min(v_i, v_j) c(x_i, x_j) + (1 - SMOOTH) v_i [i = j]
 
-is a product kernel of candidate and rung; v is the same for all candidates of a rung and 0 for
-whole trainings, which the posterior of f at Z is that of.
+is the covariance of the errors. Whole trainings have no such error (v_i = 0), so f is the score
+after a whole training, without its noise.
 
 Leave-one-out prediction of y_i from all other labels (Eq. 5.12):
 
@@ -52,7 +52,7 @@ from fbnetv3.search.space.encoding import Features
 JITTER = 1e-6
 """Added to the diagonal of covariances, which keeps them positive definite despite rounding."""
 SMOOTH = 0.5
-"""Share of the variance of a label's own error that is a smooth function of the candidate."""
+"""Share of the variance of a label's own error that is correlated between similar candidates."""
 
 
 class GaussianProcess:
@@ -64,7 +64,7 @@ class GaussianProcess:
         X: (n, d) features in [0, 1].
         y: (n,) labels of mean 0 and standard deviation 1.
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
-        errors: (n,) standard deviation of each label's own error; None: 0.
+        errors: (n,) standard deviation sqrt(v) of each label's own error; None: 0.
 
     Attributes:
         X: (n, d) features.
@@ -72,7 +72,7 @@ class GaussianProcess:
         theta: (d + 2,) log hyperparameters.
         lengthscales: (d,) lengthscales.
         signal: Prior variance of the function.
-        noise: Variance of the labels around the function.
+        noise: Variance of the labels around the function, without their own errors.
         L: (n, n) lower Cholesky factor of the labels' covariance.
         alpha: (n,) inverse covariance of the labels times the labels.
     """
@@ -162,8 +162,8 @@ def split_errors(variances: Tensor) -> tuple[Tensor, Tensor]:
         variances: (n,) variances v.
 
     Returns:
-        (n, n) covariances of the smooth part where the kernel's correlation is 1, and (n,)
-        variances of the rest.
+        SMOOTH min(v_i, v_j), (n, n), which the correlation c is multiplied by in E, and
+        (1 - SMOOTH) v, (n,), which is added to the diagonal.
     """
     least = torch.minimum(variances[:, None], variances[None])
     return SMOOTH * least, (1 - SMOOTH) * variances

@@ -7,18 +7,18 @@ In the notation of ``gp.py``, the estimate of theta maximises the log posterior
 
 The priors are independent and normal. The location of log lengthscales is log(sqrt(d)) plus a
 constant, because distances grow with sqrt(d) (Hvarfner et al., 2024, "Vanilla Bayesian Optimization
-Performs Great in High Dimensions"). The prior of that paper favours longer and more variable
-lengthscales; with few labels, it explains too much of the variation as noise. The priors here are:
+Performs Great in High Dimensions"). The prior of that paper has a larger constant and a larger
+variance; with few labels, it explains too much of the variation as noise. The priors here are:
 
     log lengthscale ~ N(log(d) / 2 - 0.9, 1)
     log signal      ~ N(0, 1)
     log noise       ~ N(log 0.01, 2.5^2)
 
 Gradient of the log marginal likelihood (Rasmussen and Williams, 2006, Eq. 5.9), with
-x'_i = x_i / lengthscales and ``*`` the elementwise product:
+x'_i = x_i / lengthscales, the rows of X', and r_ij the distance r of x_i and x_j:
 
     G = d log p(y | X, theta) / dK = (alpha alpha^T - K^-1) / 2
-    W = G * (signal + smooth part of E) (1 + r) exp(-r)
+    W_ij = G_ij (signal + SMOOTH min(v_i, v_j)) (1 + r_ij) exp(-r_ij)
     d / d log lengthscale_k = 5/3 sum_ij W_ij (x'_ik - x'_jk)^2
                             = 10/3 (sum_i (W 1)_i x'_ik^2 - sum_i x'_ik (W X')_ik)
     d / d log signal        = sum_ij G_ij k(x_i, x_j)
@@ -60,7 +60,7 @@ class MapEstimate(NamedTuple):
 
     Attributes:
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
-        log_posterior: Log posterior at theta, up to a constant that depends on d alone.
+        log_posterior: log p(y | X, theta) + log p(theta), up to a constant that depends on d alone.
     """
 
     theta: Floats
@@ -77,7 +77,7 @@ def fit_gp(
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
             Gaussian process of the same features; None: a point near the centre of the prior.
-        errors: (n,) standard deviation of each label's own error; None: 0.
+        errors: (n,) standard deviation sqrt(v) of each label's own error; None: 0.
     """
     return GaussianProcess(X, y, find_map_estimate(X, y, init_from, errors).theta, errors)
 
@@ -96,7 +96,7 @@ def find_map_estimate(
         y: (n,) labels of mean 0 and standard deviation 1.
         init_from: (d + 2,) log hyperparameters that the fit starts from, such as those of another
             Gaussian process of the same features; None: a point near the centre of the prior.
-        errors: (n,) standard deviation of each label's own error; None: 0.
+        errors: (n,) standard deviation sqrt(v) of each label's own error; None: 0.
     """
     n, d = X.shape
     theta = _start(d) if init_from is None else init_from
@@ -162,7 +162,7 @@ def log_marginal_likelihood(
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.
         X: (n, d) features.
         y: (n,) labels.
-        variances: (n,) variance of each label's own error; None: 0.
+        variances: (n,) variance v of each label's own error; None: 0.
 
     Returns:
         The log density and its gradient with respect to theta, (d + 2,).

@@ -5,8 +5,8 @@ posterior (Wilson et al., 2021, "Pathwise Conditioning of Gaussian Processes"):
 
     (f | y)(z) = f(z) + k(z, X) K^-1 (y - f(X) - epsilon),    epsilon ~ N(0, noise I + E)
 
-E is 0 unless the labels have errors of their own. The prior sample is a sum of m random Fourier
-features (Rahimi and Recht, 2007):
+The prior sample is a weighted sum of random Fourier features (Rahimi and Recht, 2007), whose number
+is m in this file:
 
     f(z) = phi(z)^T w,    w ~ N(0, I)
     phi_j(z) = sqrt(2 signal / m) cos(omega_j^T z + b_j),    b_j ~ U(0, 2 pi)
@@ -63,7 +63,7 @@ class PathwiseSamples:
         frequencies: (m, d) frequencies omega of the Fourier features.
         phases: (m,) phases b of the Fourier features, in radians.
         weights: (m, count) weights w of the Fourier features in each function.
-        noise: (n, count) noise epsilon of the observations in each function.
+        noise: (n, count) samples of epsilon, a column for each function.
     """
 
     def __init__(

@@ -13,18 +13,17 @@ To add a predictor:
    pre-trained encoder or for estimated scores. Two fits with the same seed must be equal.
 2. Add the class to ``PREDICTORS`` below, and its name to ``PROBABILISTIC`` if it has ``gp`` and
    ``sample``. The name is then a value of SEARCH.PREDICTOR, and
-   ``tests/search/predictors/test_predictor.py`` tests it. There, add its least rank
-   correlation with unseen labels to ``_LEAST``, and its name to ``_DETERMINISTIC`` if it does not
-   depend on the seed.
+   ``tests/search/predictors/test_predictor.py`` tests it. Add to ``_LEAST`` there the rank
+   correlation with unseen labels that it has to exceed, and its name to ``_DETERMINISTIC`` if it
+   does not depend on the seed.
 3. Add the name to the help of SEARCH.PREDICTOR (``search/fbnet/keys.py``), to
    ``SearchSettings.predictor`` (``search/settings.py``), and to the table in ``docs/search.md``
    ("The search exactly as published").
 
 For a predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
 ``acquisition/batch.py``), batches are chosen by expected improvement and Thompson sampling, the
-first batch is divided into parts, and a search may have several scores. For any other predictor,
-batches are chosen by ``paper_batch`` in ``acquisition/coarse.py``, or for several objectives from
-bins of the first cost.
+first batch may be divided into parts, and a search may have several scores. For any other
+predictor, batches are chosen by ``paper_batch`` in ``acquisition/coarse.py``.
 """
 
 from __future__ import annotations
@@ -77,8 +76,8 @@ class Fit(Protocol):
             labels: (n,) labels; higher is better.
             pretrained: Encoder of the architecture.
             seed: Random seed of the fit.
-            errors: (n,) standard deviation of each label around the score, in the unit of the
-                labels, in addition to the noise of all scores; None: 0.
+            errors: (n,) standard deviation of the error of each label that is an estimate of the
+                final score, and 0 for other labels, in the unit of the labels; None: all 0.
         """
 
 

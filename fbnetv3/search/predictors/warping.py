@@ -14,8 +14,8 @@ al., 2004, "Warped Gaussian Processes"):
 
     log p(t) = log p(y) + sum_i log(w'(t_i) / std)
 
-The log posterior of the hyperparameters at its maximum (``hyperparameters.py``) stands in for
-log p(y).
+The maximum of log p(y | X, theta) + log p(theta) over the hyperparameters theta
+(``hyperparameters.py``) stands in for log p(y).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fbnetv3.search.predictors.hyperparameters import (
 from fbnetv3.search.predictors.networks import Floats, standardise
 
 _FARTHEST = 1e3
-"""Labels are clipped at this many times u below the median."""
+"""Labels are clipped at this many times u below the median before they are warped."""
 
 
 def fit_warped_gp(
@@ -50,8 +50,8 @@ def fit_warped_gp(
         X: (n, d) features in [0, 1].
         labels: (n,) labels; higher is better.
         init_from: (d + 2,) log hyperparameters from which the fits start.
-        errors: (n,) standard deviation of each label's own error; None: 0.
-            The warp multiplies it by its slope at the label.
+        errors: (n,) standard deviation of each label's own error, before the warp; None: 0.
+            Errors of warped labels are, to first order, these times the slope w' at the label.
     """
     warped, slopes = log_below_median(labels)
     forms = [_Form(labels, np.ones_like(labels), errors)]
@@ -68,7 +68,7 @@ def fit_warped_gp(
 
 
 class _Form(NamedTuple):
-    """Labels, the slopes of the warp that made them, and their errors, (n,) each."""
+    """Labels, slopes of the warp at them (1 without a warp), and their errors, (n,) each."""
 
     labels: Floats
     slopes: Floats
@@ -79,7 +79,7 @@ class _Form(NamedTuple):
         return _Form(self.labels[rows], self.slopes[rows], errors)
 
     def in_units_of(self, std: float) -> Floats | None:
-        """Returns the errors of standardised labels."""
+        """Returns the errors of the labels divided by ``std``, (n,); None: 0."""
         return None if self.errors is None else self.errors / std
 
 

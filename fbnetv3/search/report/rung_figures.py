@@ -9,7 +9,7 @@ from fbnetv3.search.trial import Trial
 
 
 def scores_by_rung(result: SearchResult, score: str, unit: str) -> Figure | None:
-    """Draws each candidate's score after each rung; a line joins the scores of one candidate.
+    """Draws each trial's score over its epochs; a line joins the trials of a candidate.
 
     Args:
         result: Result of a search with rungs.
