@@ -39,9 +39,8 @@ PATCH = Path(__file__).with_name("detectron2.patch")
 VERSION = f"{SDIST_VERSION}+fbnetv3.2"
 BUILD_REQUIREMENTS = ("pip", "setuptools", "wheel", "torch", "patch_ng", "fvcore")
 SMOKE_TEST = "import detectron2.engine, detectron2.evaluation, detectron2.model_zoo"
-# From 26.3 on, pip refuses a source archive of the index with a direct-URL dependency
-# (``name @ https://...``), even one of an extra, as in detectron2's extra "all". OLDER_PIP then
-# downloads the archive.
+# From 26.3 on, pip refuses source archives with a direct-URL dependency (``name @ https://...``),
+# even one of an extra, as in detectron2's extra "all". OLDER_PIP then downloads the archive.
 STRICT_PIP = (26, 3)
 OLDER_PIP = "26.2.1"
 OLDER_PIP_SHA256 = "71138adf1f4ca900cdb7d289c21b7494329f2332b6d85f0e1c42108c0384ed3e"

@@ -25,7 +25,7 @@ def scores_by_rung(result: SearchResult, score: str, unit: str) -> Figure | None
     parts: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=_epochs):
         parts.setdefault(trial.id, []).append(trial)
-    went_on = [path for path in parts.values() if len(path) > 1]
+    went_on = [path for path in parts.values() if _epochs(path[0]) < _epochs(path[-1])]
     name = f"{score} after each rung; {len(went_on)} of {len(parts)} candidates trained further"
     y = Axis.around(score, [_score(t) for t in trials])
     chart = Chart(name, Axis.around(f"{unit}s", [0, *(r.epochs for r in result.rungs)]), y)
