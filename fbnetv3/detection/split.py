@@ -43,7 +43,10 @@ def split_images(
 
 
 def _labels(dataset: CocoDataset) -> np.ndarray:
-    """Returns bools (images, classes + 1): the classes of each image, and whether it has no box."""
+    """Returns bools (images, classes + 1): the classes of each image, and whether it has no box.
+
+    Boxes that mark a crowd do not count.
+    """
     labels = np.zeros((len(dataset), len(dataset.classes) + 1), dtype=bool)
     for i, record in enumerate(dataset.records):
         for item in record["annotations"]:

@@ -25,11 +25,13 @@ from fbnetv3.weights.load import Weights, compare_classes, read_weights, refusal
 _DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"  # counter of a batch norm, which frozen ones lack
 # Endings of the names of tensors that a file may lack. If batch statistics were folded into scale
-# and shift, the mean and variance of the model keep their initial values, 0 and 1.
+# and shift, the mean and variance of the model keep their initial values, which change nothing.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
 # Endings of the names of constants that earlier versions of detectron2 saved; the config has them.
 _NOT_SAVED = ("pixel_mean", "pixel_std", *(f"cell_anchors.{i}" for i in range(5)))
-_OTHER_NUMBER = "the weights have another number of classes than the data"
+_OTHER_NUMBER = (
+    "the weights lack the layers of the classes, or have another number of classes than the data"
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class DetectorLoadSummary:
         source: File or address of the weights.
         loaded: Names of the model's tensors that were loaded from the file.
         fresh: Names of the model's tensors that keep their initial values.
-        unused: Names of the weights' tensors that the detector lacks or has in another shape; a
-            classifier's tensors have the names that this package gives them.
+        unused: Names of the weights' tensors that the detector lacks or has in another shape,
+            except layers of classes that differ by name; a classifier's tensors have the names that
+            this package gives them.
         other_classes: How the classes of a detector's weights differ from those of the data; empty
             if no difference is known. If they differ, the layers that depend on them are fresh.
         reordered: Whether the rows of the class layers were put into the data's order of classes.
@@ -174,15 +177,16 @@ def _load_detector(
     fresh = [key for key in state if key not in fitting]
     unused = [key for key in tensors if key not in fitting and not key.endswith(_NOT_SAVED)]
     # frozen batch norms have no counters
-    missing = [key for key in (*fresh, *unused) if not key.endswith(_COUNTER)]
-    wrong = [key for key in missing if not key.startswith(CLASS_LAYERS)]
+    names = dict.fromkeys((*fresh, *unused))  # a tensor of another shape is in both
+    unmatched = [key for key in names if not key.endswith(_COUNTER)]
+    wrong = [key for key in unmatched if not key.startswith(CLASS_LAYERS)]
     if wrong:
         raise LoadError(
             f"{weights.source}: the weights belong to another detector: {len(wrong)} tensors are "
             f"missing, unknown or of another shape ({some(wrong, 3)}); use the config of their "
             "training"
         )
-    if missing:
+    if unmatched:
         difference = difference or _OTHER_NUMBER
         if not training:
             raise LoadError(f"{weights.source}: {difference}; use the data set of the weights")

@@ -59,7 +59,8 @@ class Experiment:
     Attributes:
         cfg: The config, frozen.
         context: Process, device and console that the experiment runs on.
-        recipe: Training recipe, in epochs of the training set.
+        recipe: Training recipe. Its durations are in epochs of the training set, and have no
+            meaning in an evaluation.
         classes: Class names, one per output of the network.
         model: The network, on the device, in the channels-last memory format.
         task: Losses of a batch, and scores of a model on DATASETS.TEST.

@@ -1,4 +1,4 @@
-"""Ends a search whose candidates keep failing, before more of them are trained."""
+"""Decides when failures end a search, and selects the failed trials that run again."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from fbnetv3.search.trial import Trial
 
 _HOW_TO_GO_ON = (
     "They do not count as failed: once the cause is removed, the same command runs them again "
-    "(with other values in the config, it is another search, which needs a new folder or storage); "
-    "with stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0), failures never end a search"
+    "(with other values of keys that affect results, it is another search, which needs a new "
+    "folder or storage); with stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0), failures "
+    "never end a search"
 )
 
 
 class FailureLimit:
     """Counts failures of a running search, and decides when it ends.
 
-    A search ends after ``count`` failures in a row whose cause is outside of the candidates: their
-    device or their data. It also ends when the first ``count`` candidates that were submitted have
-    all failed, for whatever reason, and no candidate of the search has a score. The order of
-    submission counts rather than that of completion, so that a few quick failures do not end a
-    search whose slower trainings still run.
+    A search ends after ``count`` failures in a row, in the order of completion, whose cause is
+    outside of the candidates: their device or their data. It also ends when the first ``count``
+    candidates that this run of the search submitted have all failed, for whatever reason, and no
+    candidate of the search has a score. This second rule takes the order of submission, so that a
+    few quick failures do not end a search whose slower trainings still run.
 
     Args:
         count: Number of failures; 0: failures never end a search.
@@ -60,13 +61,13 @@ class FailureLimit:
             return None
         if len(self._outside) >= self._count:
             numbers = {result.trial.number for result in self._outside}
-            return self._text(
-                "in a row failed because of their device or data", self._outside
-            ), numbers
+            text = self._text("in a row failed because of their device or data", self._outside)
+            return text, numbers
         is_first = len(self._first) == self._count and self._first <= set(self._failures)
         if is_first and not self._has_scores:
             failures = [self._failures[number] for number in sorted(self._failures)]
-            return self._text("failed, the first ones of the search", failures), set(self._failures)
+            text = self._text("failed, among them the first ones that were submitted", failures)
+            return text, set(self._failures)
         return None
 
     def _text(self, predicate: str, failures: list[Finished]) -> str:
@@ -82,7 +83,7 @@ class FailureLimit:
 def has_reason(reason: str | None, part: str) -> bool:
     """Returns whether a reason contains ``part``, ignoring case, or is of the kind ``part``.
 
-    The kinds are in ``executors/device_faults.py``.
+    The kinds are the two of :func:`failure_kind`: lack of memory and lack of time.
     """
     text = part.strip().lower()
     return text in (reason or "").lower() or text == failure_kind(reason)

@@ -183,7 +183,8 @@ _ModelKey = tuple[int, frozenset[int]]
 def _model_key(history: History) -> _ModelKey:
     """Returns what a model depends on: the number of batches, and the trials with a score.
 
-    A trial that was put back has no score in the histories that earlier batches were proposed from.
+    The number of batches alone does not suffice: a failed trial may be evaluated again and get a
+    score later. Batches that were proposed before are replayed from a history in which it failed.
     """
     scored = (trial.number for trial in history.trials if trial.state == "complete")
     return len(history), frozenset(scored)

@@ -112,7 +112,9 @@ def test_a_search_whose_first_candidates_all_fail_ends_then(tmp_path: Path) -> N
         evaluated.append(trial.number)
         raise KeyError("typo")
 
-    with pytest.raises(SearchError, match="5 candidates failed, the first ones of the search; the"):
+    with pytest.raises(
+        SearchError, match="5 candidates failed, among them the first ones that were submitted; the"
+    ):
         _search(tmp_path).run(evaluate)
     assert evaluated == [0, 1, 2, 3, 4]
     assert _search(tmp_path).run(_score).best.state == "complete"

@@ -1,10 +1,10 @@
 """The unit in which predictors learn scores, and the conversion of predictions back to scores.
 
-A search proposes the same candidates whether scores are accuracies in percent, fractions, negative
-losses, or losses to minimise: predictors learn gains (``direction.py``) after a shift and a
-division by a power of two. The division is exact unless a number underflows, and so is the shift
-as long as float64 can represent the differences. Predictors standardise these values or replace
-them by normal scores, so that neither the shift nor the factor changes what a search proposes.
+The unit of the scores hardly matters to a search: accuracies in percent or as fractions, losses to
+minimise or negative losses to maximise. Predictors learn gains (``direction.py``) after a shift and
+a division by a power of two, and standardise these values or replace them by normal scores. The
+division is exact unless a number underflows, and so is the shift as long as float64 can represent
+the differences; other changes of the unit change what is learned by rounding errors alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class ScoreUnit:
     Attributes:
         outer: Binary exponent of the largest magnitude of the gains.
         center: Lower median of the gains, divided by 2^outer.
-        inner: Binary exponent of the largest magnitude of the centred gains.
+        inner: Binary exponent of the largest magnitude of gain / 2^outer - center; 0 if the scores
+            are equal up to rounding.
         direction: ``maximize``, where gains are scores, or ``minimize``.
     """
 
@@ -49,8 +50,7 @@ class ScoreUnit:
         """
         outer = binary_exponent(scores)
         shares = scaled(gain(scores, direction), -outer)
-        # One of the scores, not a mean of two: if scores have few digits, differences from it are
-        # exact, whatever constant is added to all scores.
+        # One of the scores, not a mean of two, which may need more bits than the scores have.
         center = float(np.sort(shares)[(len(shares) - 1) // 2])
         inner = 0 if np.ptp(shares) <= _EQUAL else binary_exponent(shares - center)
         return cls(outer, center, inner, direction)

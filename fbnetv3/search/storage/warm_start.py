@@ -70,9 +70,9 @@ def read_warm_start(
 ) -> WarmStarted:
     """Returns complete trials of batch -1, one per candidate, and the number of trials left out.
 
-    If a candidate has several scores, the last one counts. Failed trials are left out, and so are
-    trials of a study that have no score or whose values are not in the space. The cells of a csv
-    file are converted to the type of their variable; see :meth:`Parameter.read`.
+    If a candidate has several scores, the last one counts. Trials without a score are left out, and
+    so are trials of a study whose values are not in the space. The cells of a csv file are
+    converted to the type of their variable; see :meth:`Parameter.read`.
 
     Args:
         space: Space that contains the configs.
@@ -97,9 +97,10 @@ def read_warm_start(
     if isinstance(source, str | os.PathLike):
         return _of_path(space, Path(source), direction)
     items = _items(source)
-    pairs = [_pair(item) for item in items if not _is_failed(item)]
-    failed = len(items) - len(pairs)
-    return _taken(space, pairs, "trials", len(items), {"failed": failed} if failed else {})
+    pairs = [_pair(item) for item in items if not _has_no_score(item)]
+    count = len(items) - len(pairs)
+    left_out = {"without a score": count} if count else {}
+    return _taken(space, pairs, "trials", len(items), left_out)
 
 
 def _of_stored_study(space: SearchSpace, source: StoredStudy, direction: str) -> WarmStarted:
@@ -179,7 +180,7 @@ def _taken(
     return WarmStarted(list(trials.values()), source, count, dict(left_out))
 
 
-def _is_failed(item: Any) -> bool:
+def _has_no_score(item: Any) -> bool:
     return isinstance(item, Trial) and item.score is None
 
 
@@ -219,7 +220,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         text = read_file(path, "warm start").decode("utf-8-sig")
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = [name.strip() for name in next(rows, [])]
-        table = [(rows.line_num, row) for row in rows if any(row)]
+        table = [(rows.line_num, row) for row in rows if any(map(str.strip, row))]
     except OSError as error:
         raise SearchError(f"warm start: cannot read {path}: {error.strerror or error}") from error
     except (csv.Error, ValueError) as error:
