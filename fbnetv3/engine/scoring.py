@@ -64,7 +64,7 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
 
 
 def _initial_weights(folder: Path) -> str | None:
-    """Returns MODEL.WEIGHTS of the run in a folder; None if no config of a run can be read there."""
+    """Returns MODEL.WEIGHTS of the run in a folder; None if its config cannot be read."""
     try:
         tree = parse_yaml(read_text(folder / _CONFIG, "config"))
     except (OSError, YamlError, ValueError):

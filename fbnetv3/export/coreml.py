@@ -1,4 +1,5 @@
-"""Core ML packages for Apple devices. coremltools also writes them on Linux, where none can run."""
+"""Core ML packages for Apple devices. coremltools also writes them on Linux, which cannot run them.
+"""
 
 from __future__ import annotations
 

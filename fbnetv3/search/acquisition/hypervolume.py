@@ -5,7 +5,8 @@ Notation; all objectives are maximised:
     m        number of objectives
     r        reference point, (m,)
     points   (n, m) values of the objectives
-    cells    disjoint boxes [l, u) with u_1 = infinity, of the region above r that no point dominates
+    cells    disjoint boxes [l, u) of the part of the space above r that no point dominates, each
+             with u_1 = infinity
     y        random values of the objectives at a candidate, independent of each other
 
 The hypervolume improvement of values y is the volume that they dominate above r and the points do
