@@ -1,7 +1,7 @@
 """Old names that still work: each use warns, and says since when, until when and what to use.
 
 CONTRIBUTING.md has the policy. The warnings are FutureWarnings, which Python shows by default,
-unlike DeprecationWarnings.
+unlike most DeprecationWarnings.
 """
 
 from __future__ import annotations

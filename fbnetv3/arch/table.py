@@ -67,8 +67,8 @@ def read_table(table: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Returns the rows of a table with its defaults filled in, and its name and numbers by key.
 
     Raises:
-        ArchError: A key or the op of a row is unknown, a key is missing, or the table, its rows or
-            its defaults have another type.
+        ArchError: A key of the table or of its defaults, or the op of a row, is unknown; a required
+            key is missing; or the table, its rows or its defaults have a type that is not allowed.
     """
     _check_table(table)
     defaults = _checked_defaults(table.get("defaults") or {})

@@ -81,8 +81,8 @@ def state_in_data_order(
     Args:
         state: State of a checkpoint.
         experiment: Experiment whose network the state is for.
-        ignore_class_names: Whether to take the checkpoint's classes for those of the data, in the
-            order in which they are, if both have the same number of classes.
+        ignore_class_names: Whether classes with other names are accepted if their number is the
+            same. The network's outputs then keep their order, and get the names of the data.
 
     Raises:
         LoadError: The checkpoint was trained on other classes.

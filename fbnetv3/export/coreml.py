@@ -1,5 +1,4 @@
-"""Core ML packages for Apple devices. coremltools also writes them on Linux, which cannot run them.
-"""
+"""Core ML packages for Apple devices. Linux can write them with coremltools, but not run them."""
 
 from __future__ import annotations
 

@@ -184,9 +184,10 @@ def _difference(output: Any, expected: Any) -> str:
 def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
     """Returns the inference form of a model: a faster one whose outputs differ by rounding only.
 
-    Batch norms are folded into convolutions, weights are in channels_last memory format and need
-    no gradient, and dropout and stochastic depth are off. If the ``forward`` of a custom op cannot
-    be traced, its batch norms are not folded. ``model`` itself is not modified.
+    Batch norms are folded into the convolutions directly before them, weights are in channels_last
+    memory format and need no gradient, and dropout and stochastic depth are off. If the ``forward``
+    of a custom op cannot be traced, its batch norms are not folded. ``model`` itself is not
+    modified.
 
     Args:
         model: A model from :func:`fbnetv3.build_model`, or any network that maps a batch of images

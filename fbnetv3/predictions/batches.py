@@ -67,7 +67,7 @@ def classify(
         classifier: Classifier on its device.
         images: Images; if one cannot be read, ``problem`` of its prediction gives the reason.
         top_k: Number of classes; if it is above the number of all classes, all are returned.
-        batch_size: Number of images that are run together, at least 1.
+        batch_size: Largest number of images that are run together, at least 1.
 
     Raises:
         PredictError: The device has too little memory for a batch.
@@ -96,8 +96,8 @@ def detect(
         detector: Detector on its device.
         images: Images; if one cannot be read, ``problem`` of its prediction gives the reason.
         threshold: Minimum score of the objects, in [0, 1].
-        batch_size: Number of images that are read together, at least 1; images among them that have
-            the same size are run together.
+        batch_size: Largest number of images that are read together, at least 1; images among them
+            that have the same size are run together.
 
     Raises:
         PredictError: The device has too little memory for a batch.

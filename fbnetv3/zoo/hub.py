@@ -126,7 +126,7 @@ class HubClassifier(
 
         Args:
             source: ``NAME.TAG`` of the zoo, a file that training exported, or the folder of a run.
-                licence: Licence to state for the weights of a training. It is ignored for weights of
+            licence: Licence to state for the weights of a training. It is ignored for weights of
                 the zoo, whose licences are known.
 
         Raises:

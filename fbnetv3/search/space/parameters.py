@@ -139,8 +139,7 @@ class Choice(Parameter):
         values: Allowed values: strings, finite numbers, booleans or None. 1 and True are distinct.
 
     Raises:
-        SearchError: There are no values, a value occurs twice, or an attribute has a type or value
-            that is not allowed.
+        SearchError: There are no values, a value occurs twice, or an attribute is not allowed.
     """
 
     name: str
@@ -224,8 +223,7 @@ class IntRange(Parameter):
             above 0.
 
     Raises:
-        SearchError: The range is empty, no step reaches ``high``, or an attribute has a type or
-            value that is not allowed.
+        SearchError: The range is empty, no step reaches ``high``, or an attribute is not allowed.
     """
 
     name: str
@@ -303,7 +301,7 @@ class FloatRange(Parameter):
 
     Raises:
         SearchError: The range is empty, no step reaches ``high``, both ``step`` and ``log`` are
-            set, or an attribute has a type or value that is not allowed.
+            set, or an attribute is not allowed.
     """
 
     name: str
