@@ -143,8 +143,8 @@ class MBConv(nn.Module):
 
     It consists of an expansion, a depthwise conv, an optional squeeze-and-excitation and a
     projection, with an identity shortcut at stride 1 if ``c_in`` equals ``c_out``. There is no
-    expansion if it would not change the number of channels. If the expansion has groups, a channel
-    shuffle follows it.
+    expansion if it would not change the number of channels. If ``pw_groups`` is above 1, a channel
+    shuffle precedes the depthwise conv.
     """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:

@@ -63,9 +63,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields the prediction for each image, in order, and writes the files.
 
-    For an image that cannot be read, the prediction has the reason as ``problem``, and is left out
-    of the results. The file of results appears, complete, after the last prediction. Until then,
-    and after an error, a file that was there before with the same name is unchanged.
+    For an image that cannot be read, the prediction has the reason as ``problem``, and the file of
+    results has no entry. This file appears, complete, after the last prediction. Until then, and
+    after an error, a file that was there before with the same name is unchanged.
 
     Args:
         network: Classifier or detector on its device.

@@ -157,7 +157,7 @@ def check_task(setup: SearchSetup) -> None:
 
 
 def _check_resolution(setup: SearchSetup) -> None:
-    """Raises a SearchError if a space of classifiers searches the resolution alone."""
+    """Raises a SearchError if a space of classifiers searches the resolution, not the network."""
     space = setup.space
     if not isinstance(space, FBNetSpace) or space.has_architecture:
         return
