@@ -1,6 +1,7 @@
 """Old names that still work: each use warns, and says since when, until when and what to use.
 
-CONTRIBUTING.md has the policy. The warnings are FutureWarnings, which Python shows to everybody.
+CONTRIBUTING.md has the policy. The warnings are FutureWarnings, which Python shows by default,
+unlike most DeprecationWarnings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def message(what: str, *, since: str, removed_in: str, instead: str) -> str:
     Args:
         what: The old name, with its kind: ``the argument depth``, ``the config key MODEL.SIZE``.
         since: Version that deprecated it, such as ``0.2.0``.
-        removed_in: Later version, which will no longer have the old name.
+        removed_in: Version that will no longer have the old name.
         instead: The new name, or another replacement.
     """
     return f"{what} is deprecated since {since} and is removed in {removed_in}; use {instead}"

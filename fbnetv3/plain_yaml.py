@@ -16,9 +16,12 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.io import MAX_BYTES
 
 MAX_VALUES = 1_000_000
-"""Largest number of values, counted again for each alias that repeats them."""
+"""Largest number of values and keys, counted again for each alias that repeats them."""
 _MAX_NODES = 20_000
-"""Largest number of values, each counted once; PyYAML reads about 10,000 per second."""
+"""Largest number of values and keys, where an alias counts as one value.
+
+PyYAML reads about 10,000 per second.
+"""
 _MAX_LEVELS = 100  # of nested values
 _MAX_DIGITS = 100
 """Largest number of characters of a number; PyYAML's time is quadratic in it."""
@@ -33,11 +36,11 @@ _BROKEN = (
 
 
 class YamlError(FBNetError):
-    """A string is not yaml, or contains more than plain values."""
+    """A string is not yaml, contains more than plain values, or exceeds a limit of this file."""
 
 
 class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, with errors for unknown tags and for too many values."""
+    """PyYAML's safe loader, with errors for unknown tags and for what exceeds the limits above."""
 
     def __init__(self, stream: str | bytes | IO[str] | IO[bytes]) -> None:
         super().__init__(stream)
@@ -65,7 +68,7 @@ class PlainLoader(yaml.SafeLoader):
         """Returns an integer in any of yaml's notations.
 
         Raises:
-            YamlError: The integer does not fit into 64 bits.
+            YamlError: The integer has more than 100 characters or does not fit into 64 bits.
         """
         text = str(self.construct_scalar(node))
         value = self.construct_yaml_int(node) if len(text) <= _MAX_DIGITS else None
@@ -121,8 +124,9 @@ def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
         loader: Loader class, for further tags or checks.
 
     Raises:
-        YamlError: The string is not yaml, is too long, has tags other than yaml's own, or has too
-            many values.
+        YamlError: The string is not yaml, is too long, has tags that the loader does not know, has
+            too many or too deeply nested values, a number that is too large or too long, or a value
+            that contains itself.
     """
     if len(text) > MAX_BYTES["config"]:
         raise YamlError(f"{len(text)} characters; allowed: {MAX_BYTES['config']}")

@@ -51,8 +51,10 @@ def require(module: str, extra: str) -> ModuleType:
         The module.
 
     Raises:
-        MissingPackageError: The package is not installed; the message contains the extra.
-        BrokenPackageError: Importing it fails; the message has the first line of the cause.
+        MissingPackageError: The package, or a package of ``EXTRA_OF`` that it imports, is not
+            installed; the message contains the extra.
+        BrokenPackageError: Importing it fails for another reason; the message has the first line of
+            the cause.
     """
     return _imported(module, _install(extra))
 
@@ -74,11 +76,13 @@ def require_installed(package: str, extra: str) -> None:
 
 
 def require_detectron2() -> None:
-    """Imports detectron2 without the deprecation warnings of its dependencies.
+    """Imports detectron2 without warnings of the deprecated torch.jit.script, which it calls.
 
     Raises:
-        MissingPackageError: detectron2 is not installed; the message says how to install it.
-        BrokenPackageError: Importing it fails; the message has the first line of the cause.
+        MissingPackageError: detectron2, or a package of ``EXTRA_OF`` that it imports, is not
+            installed; the message says how to install it.
+        BrokenPackageError: Importing it fails for another reason; the message has the first line of
+            the cause.
     """
     with quiet_detectron2():
         _imported("detectron2.engine", _INSTALL_DETECTRON2)
@@ -86,9 +90,9 @@ def require_detectron2() -> None:
 
 @contextlib.contextmanager
 def quiet_detectron2() -> Iterator[None]:
-    """Hides the deprecation warnings of detectron2's dependencies while detectron2 is imported.
+    """Hides warnings of the deprecated torch.jit.script while detectron2 is imported.
 
-    fvcore and detectron2 call the deprecated torch.jit.script when they are imported.
+    fvcore and detectron2 call this function when they are imported.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)

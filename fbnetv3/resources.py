@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 class ConfigNotFoundError(FBNetError):
-    """A config exists neither as a file nor in the model zoo."""
+    """A config exists neither as a file nor in ``model_zoo``, or that folder is missing."""
 
 
 def model_zoo_path() -> Path:
@@ -46,7 +46,8 @@ def find_config(name: str | os.PathLike[str]) -> Path:
             directory, even if only the wheel is installed.
 
     Raises:
-        ConfigNotFoundError: There is no such file; the message lists similar names.
+        ConfigNotFoundError: There is no such file, and the message lists similar names if there are
+            any; or the installation has no ``model_zoo``.
     """
     path = Path(name)
     if path.is_file():

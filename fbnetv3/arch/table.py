@@ -64,10 +64,11 @@ def _with_defaults(row: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def read_table(table: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Returns the rows of a table with its defaults filled in, and its other keys.
+    """Returns the rows of a table with its defaults filled in, and its name and numbers by key.
 
     Raises:
-        ArchError: A key is unknown or missing, or the defaults are not valid.
+        ArchError: A key of the table or of its defaults, or the op of a row, is unknown; a required
+            key is missing; or the table, its rows or its defaults have a type that is not allowed.
     """
     _check_table(table)
     defaults = _checked_defaults(table.get("defaults") or {})

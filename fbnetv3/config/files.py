@@ -115,7 +115,8 @@ def _base_names(base: Any, path: Path) -> list[Path]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path}: _BASE_ takes a file name or a list of them, not {base!r}")
     for name in names:
-        # Without this check, a config could make the program read any file, or an endless device.
+        # Without this check, a config could make the program read a file of any kind, or a device
+        # that never ends.
         if not name.endswith(_SUFFIXES):
             raise ConfigError(
                 f"{path}: _BASE_ names {name!r}; allowed: {' and '.join(_SUFFIXES)} files"

@@ -19,7 +19,7 @@ def augmentation(
         name: ``randaugment`` (Cubuk et al., 2020) or ``trivialaugment`` (Müller and Hutter, 2021,
             with the wide ranges).
         fill: RGB colour of the areas that a shift or turn uncovers.
-        ops: Operations of RandAugment per image.
+        ops: Number of operations that RandAugment applies to an image.
         magnitude: Strength of RandAugment's operations, 0 to 30.
     """
     if name == "randaugment":

@@ -3,10 +3,11 @@
 Policies, draws and results are the same as in ``torchvision.transforms.v2.AutoAugment`` on Pillow
 images, in less time:
 
-- Operations that map each value of a channel to another value are tables of 256 values. Tables of
+- Operations that map equal values of a channel to equal values are tables of 256 values. Tables of
   consecutive operations are combined, and the histogram of their result is computed from that of
-  their input, so that the pixels are read and written once.
-- Single operations that numpy can express by an arithmetic instruction run on arrays.
+  their input, so that the pixels are read and written less often.
+- Operations that numpy can express by a few arithmetic instructions run on arrays, unless they
+  follow a table with which they can be combined.
 - Pixels are converted between arrays and Pillow images only where the next operation needs it.
 """
 
@@ -35,15 +36,15 @@ _IDENTITY = bytes(range(256))  # table that keeps all values
 class _Canvas:
     """An image to which operations are applied.
 
-    It is stored as the array or Pillow image that the last operation produced, and the combined
-    tables of later operations, which have not been applied yet.
+    It is stored as an array or Pillow image, and the combined tables of the operations that have
+    not been applied to its pixels yet.
     """
 
     def __init__(self, image: Pixels | Image.Image) -> None:
         self._array = image if isinstance(image, np.ndarray) else None
         self._image = image if isinstance(image, Image.Image) else None
         self._tables: Tables | None = None
-        self._histogram: npt.NDArray[np.int64] | None = None  # without the tables
+        self._histogram: npt.NDArray[np.int64] | None = None  # before the tables are applied
 
     @property
     def size(self) -> tuple[int, int]:
@@ -206,7 +207,7 @@ def _equalizing(histogram: npt.NDArray[np.int64]) -> Tables:
     """Returns the tables of PIL.ImageOps.equalize for a histogram (3, 256)."""
     highest = 255 - (histogram[:, ::-1] != 0).argmax(axis=1)  # index of the last used value
     below = np.cumsum(histogram, axis=1) - histogram
-    steps = below[np.arange(3), highest] // 255  # 0 if a single value is used
+    steps = below[np.arange(3), highest] // 255  # 0: the channel is kept, as by Pillow
     values = (steps[:, None] // 2 + below) // np.maximum(steps, 1)[:, None]
     return _tables(np.minimum(values, 255), steps > 0)  # Pillow clips larger values
 
@@ -249,7 +250,8 @@ _OPERATIONS: dict[str, Apply] = {
 }
 _NO_MAGNITUDE = ("AutoContrast", "Equalize", "Invert")
 _UNSIGNED = ("Posterize", "Solarize", *_NO_MAGNITUDE)  # their magnitudes have no random sign
-# Magnitude at the highest level. Magnitudes of translations are fractions of the image's side.
+# Magnitude at the highest level; for translations, as a fraction of the image's side. `magnitude`
+# computes those of Posterize and Solarize.
 _MAXIMUM = {
     "ShearX": 0.3,
     "ShearY": 0.3,
@@ -304,7 +306,9 @@ def apply_operation(
 
 
 class AutoAugment:
-    """Applies one of the pairs of operations of a policy, drawn from torch's global generator.
+    """Draws one of the pairs of operations of a policy, and applies each with its probability.
+
+    All draws are from torch's global generator.
 
     Args:
         policy: Pairs of operations.

@@ -1,4 +1,4 @@
-"""The policies that AutoAugment's search found, as published with it.
+"""The policies that AutoAugment's search found, as its authors published them.
 
 AutoAugment: Learning Augmentation Strategies from Data (Cubuk et al., CVPR 2019). The level of an
 operation without a magnitude is 0.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 # Name, probability, and level of the magnitude (an integer from 0 to 9)
 Operation = tuple[str, float, int]
-# For each image, one of these pairs of operations is drawn and applied.
+# For each image, one of these pairs is drawn, and each of its operations is applied with the
+# operation's probability.
 Policy = tuple[tuple[Operation, Operation], ...]
 
 IMAGENET: Policy = (

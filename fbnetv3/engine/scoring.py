@@ -36,9 +36,9 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
 
     Args:
         cfg: Config of the evaluation.
-        weights: Address or file; "" means the run in OUTPUT_DIR. None means the same if
-            MODEL.WEIGHTS is empty or names the weights that this run started from, and otherwise
-            MODEL.WEIGHTS.
+        weights: Address or file; "" means the newest checkpoint or else the exported weights of the
+            run in OUTPUT_DIR. None means the same if MODEL.WEIGHTS is empty or names the weights
+            that the run in OUTPUT_DIR started from, and otherwise MODEL.WEIGHTS.
 
     Raises:
         ConfigError: There are no weights to score.
@@ -64,7 +64,7 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
 
 
 def _initial_weights(folder: Path) -> str | None:
-    """Returns MODEL.WEIGHTS of the run in a folder; None if there is no run."""
+    """Returns MODEL.WEIGHTS of the run in a folder; None if its config cannot be read."""
     try:
         tree = parse_yaml(read_text(folder / _CONFIG, "config"))
     except (OSError, YamlError, ValueError):
@@ -81,7 +81,8 @@ def state_in_data_order(
     Args:
         state: State of a checkpoint.
         experiment: Experiment whose network the state is for.
-        ignore_class_names: Whether the classes may have other names if their number is the same.
+        ignore_class_names: Whether classes with other names are accepted if their number is the
+            same. The network's outputs then keep their order, and get the names of the data.
 
     Raises:
         LoadError: The checkpoint was trained on other classes.

@@ -15,8 +15,9 @@ from fbnetv3.requires import require
 
 # Largest numbers of classes for which a confusion matrix shows counts and class names
 _WITH_COUNTS, _WITH_NAMES = 25, 60
-_MAX_NAME, _MAX_SOURCE = 24, 48  # characters of a class name, and of the name of a data set
-_MAX_CURVES = 10  # classes in the picture of precision-recall curves
+# Largest numbers of characters shown of a class name, and of the name of a data set
+_MAX_NAME, _MAX_SOURCE = 24, 48
+_MAX_CURVES = 10  # largest number of classes in the picture of precision-recall curves
 
 
 def _figure(width: float, height: float) -> Any:
@@ -49,9 +50,9 @@ def _titled(source: str, text: str) -> str:
 def draw_confusion(
     matrix: npt.NDArray[np.int64], classes: Sequence[str], path: Path, source: str = ""
 ) -> None:
-    """Draws a confusion matrix: colours are shares of a true class, numbers count images.
+    """Draws a confusion matrix: the colour of a cell is its share of the images of its true class.
 
-    Above 25 classes, there are no numbers.
+    With at most 25 classes, each cell also has its number of images, unless this is 0.
 
     Args:
         matrix: (classes, classes) number of images of each true class (rows) with each prediction.
@@ -101,7 +102,7 @@ def _write_counts(axes: Any, matrix: npt.NDArray[np.int64], shares: npt.NDArray[
 def draw_reliability(
     calibration: Calibration, path: Path, what: str = "accuracy", source: str = ""
 ) -> None:
-    """Draws the accuracy of each bin of confidence, and below it the number of predictions.
+    """Draws the accuracy of each bin of confidence, and below it the bin's number of predictions.
 
     Args:
         calibration: Confidence and accuracy by bin.
@@ -151,7 +152,7 @@ def draw_precision_recall(
     drawn.
 
     Args:
-        curves: (recalls,) precision, from 0 to 1, of each class.
+        curves: (recalls,) precision, from 0 to 1, by the name of the class.
         recalls: (recalls,) recall, from 0 to 1.
         path: PNG to write.
         source: Name of the data set, for the title.

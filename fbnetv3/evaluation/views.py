@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 View = Callable[[Image.Image], Pixels]
 """Function from an image to the pixels (H, W, 3) that the network sees."""
 SCALE = 1.25
-"""Factor of the larger resolution of ``scales``."""
+"""Ratio of the larger resolution of ``scales`` to the resolution of the network."""
 _MULTIPLE = 8  # the sides of ``scales`` are multiples of this number of pixels
 TEXTS = {
     "flip": "each view also mirrored",

@@ -1,4 +1,4 @@
-"""Core ML packages for Apple devices. coremltools writes them anywhere; only macOS runs them."""
+"""Core ML packages for Apple devices. Linux can write them with coremltools, but not run them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def problem() -> str:
 
 
 def write(job: Job, path: Path) -> None:
-    """Writes a package (a folder) for one image, with float32 computation."""
+    """Writes a package (a folder) for batches of one image, with float32 computation."""
     # coremltools warns of versions of torch with which it was not tested
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     import coremltools

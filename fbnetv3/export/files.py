@@ -1,4 +1,4 @@
-"""Writing of exported files: whole or not at all, with errors of one line."""
+"""Writing of exported files by way of a temporary folder, with errors of one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fbnetv3.io import WriteError
 
 
 def write_file(format: str, write: Callable[[Path], None], path: Path) -> None:
-    """Writes a file in a temporary folder, and moves it and what belongs to it to its place.
+    """Writes a file and those that belong to it in a temporary folder, and moves them to its place.
 
     Args:
         format: Name of the format in error messages.
@@ -22,8 +22,9 @@ def write_file(format: str, write: Callable[[Path], None], path: Path) -> None:
         path: The file; its folder is created.
 
     Raises:
-        ExportError: The exporter fails.
-        WriteError: The folder cannot be written to.
+        ExportError: ``write`` fails, with an error that is neither an FBNetError nor an OSError.
+        WriteError: A file cannot be written.
+        FBNetError: ``write`` raised it.
     """
     folder = path.parent
     try:

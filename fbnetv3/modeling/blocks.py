@@ -10,7 +10,7 @@ further places that CONTRIBUTING.md lists in the row "op"::
             super().__init__(c_in, c_out, k, s, layer.padding, act=layer.act)
 
 Rows of architecture tables may then use it: ``{stage: 1, op: convbn, k: 3, c: 16}``. Code outside
-of the package registers both at once with ``fbnetv3.modeling.register_op``.
+of the package registers cost formula and module at once with ``fbnetv3.modeling.register_op``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class VectorConv2d(nn.Conv2d):
 
     On a CPU the linear layer takes at most a quarter of the time of the convolution. ONNX files
     contain the convolution instead: ONNX Runtime keeps its blocked layout of channels before and
-    after a convolution, so that fbnetv3_b takes 0.9 times as long for one image.
+    after a convolution, so that fbnetv3_b takes 0.9 times as long for one image as with linear
+    layers.
     """
 
     def __init__(self, c_in: int, c_out: int, bias: bool = True) -> None:
@@ -79,7 +80,7 @@ class VectorConv2d(nn.Conv2d):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by gates computed from their means: (N, C, H, W) to (N, C, H, W)."""
+    """Scales channels by gates computed from all channels' means: (N, C, H, W) to (N, C, H, W)."""
 
     def __init__(self, c: int, squeezed: int, act: str, gate: str) -> None:
         super().__init__()
@@ -122,7 +123,7 @@ def _expand(layer: Layer, groups: int = 1) -> nn.Module:
 
 @register_module("conv")
 class ConvBlock(ConvBN):
-    """Convolution, batch norm and activation: (N, c_in, H, W) to (N, c_out, h, w)."""
+    """Conv, batch norm and an optional activation: (N, c_in, H, W) to (N, c_out, h, w)."""
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
         super().__init__(
@@ -141,7 +142,9 @@ class MBConv(nn.Module):
     """Inverted residual: (N, c_in, H, W) to (N, c_out, h, w).
 
     It consists of an expansion, a depthwise conv, an optional squeeze-and-excitation and a
-    projection, with an identity shortcut at stride 1 if ``c_in`` equals ``c_out``.
+    projection, with an identity shortcut at stride 1 if ``c_in`` equals ``c_out``. There is no
+    expansion if it would not change the number of channels. If ``pw_groups`` is above 1, a channel
+    shuffle precedes the depthwise conv.
     """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:
@@ -302,8 +305,9 @@ class PointwiseAct(nn.Module):
 class MBPool(nn.Module):
     """MobileNetV3's efficient last stage: (N, c_in, H, W) to (N, c_out, 1, 1).
 
-    It consists of an expansion, a global average pool, and a 1x1 conv, which has a batch norm if
-    the row sets ``pwl_bn`` (MobileNetV4).
+    It consists of an expansion, a global average pool, and a 1x1 conv with activation, which has a
+    batch norm if the row sets ``pwl_bn`` (MobileNetV4). There is no expansion if it would not
+    change the number of channels.
     """
 
     def __init__(self, layer: Layer, drop_path: float = 0.0) -> None:

@@ -190,14 +190,14 @@ def build_model(
         drop_rate: Dropout rate before the classifier, in [0, 1). This rate replaces torchvision's
             default, so that ``torchvision/alexnet`` has no dropout unless a rate is given.
         drop_path_rate: Stochastic-depth rate of the last block, in [0, 1); the rates rise from 0.
-        in_chans: Number of channels of the images; None: as in the architecture.
+        in_chans: Number of channels of an FBNet's images; None: as in the architecture.
         global_pool: Global pool of an FBNet, see :class:`FBNetClassifier`.
 
     Returns:
         An :class:`FBNetClassifier`, or the library's network.
 
     Raises:
-        ArchError: The name is unknown, or an argument is outside of its range.
+        ArchError: The name is unknown, or the table or an argument is not allowed.
     """
     if isinstance(name_or_arch, str) and is_library_name(name_or_arch):
         count = imagenet.NUM_CLASSES if num_classes is None else num_classes

@@ -1,9 +1,9 @@
 """The inference form of a model: folded batch norms, channels_last, small slices, compilation.
 
 On a CPU, networks are faster without batch norms and in channels_last memory format. Large batches
-are slower per image, because activations of tens of MB do not fit into the caches, and their memory
-is returned to the operating system after each layer. :class:`DeployedModel` therefore processes a
-batch in slices.
+take more time per image than small ones, because activations of tens of MB do not fit into the
+caches, and their memory is returned to the operating system after each layer.
+:class:`DeployedModel` therefore processes a batch in slices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from fbnetv3.modeling.folding import fold_batch_norm
 from fbnetv3.modeling.runtimes import RUNTIMES, Runner, Runtime
 
 # Input pixels per thread in one slice of a batch: 4 images of 248 px. On fbnetv3_b at 248 px,
-# slices of 2 to 8 images are within 10% of the best; slices of 1 and 16 are 30% and 15% slower.
+# slices of 2 to 8 images take at most 10% more time than the best size; slices of 1 and 16 images
+# are 30% and 15% slower than it.
 SLICE_PIXELS = 1 << 18
 # Largest allowed |difference| between compiled and eager outputs, relative to the mean |output|.
 TOLERANCE = 1e-4
@@ -54,14 +55,15 @@ class Deployable(nn.Module):
 
 
 class DeployedModel(nn.Module):
-    """The inference form of a model: it maps the same images (N, C, H, W) to the same outputs.
+    """The inference form of a model, whose outputs for images (N, C, H, W) differ by rounding only.
 
-    On a CPU a batch is processed in slices of about ``SLICE_PIXELS`` pixels per thread, so the
-    output for an image must not depend on the other images of the batch.
+    On a CPU a batch is processed in slices of at most ``SLICE_PIXELS`` pixels per thread, or of one
+    image if it is larger, so the output for an image must not depend on other images of the batch.
 
     Attributes:
         model: The folded network in eval mode.
-        runtime: Runtime of the next call: ``eager``, ``onnxruntime`` or ``inductor``.
+        runtime: Runtime that the next call uses, or tries if it has not been compared with the
+            eager model yet: ``eager``, ``onnxruntime`` or ``inductor``.
     """
 
     def __init__(self, model: nn.Module, runtimes: Sequence[Runtime] = ()) -> None:
@@ -110,10 +112,10 @@ def _num_slices(images: Tensor) -> int:
 class _Compiled:
     """A model that is compiled at its first call, and compared with the eager model.
 
-    The outputs for each new input shape are compared once. An eager output that is empty (an empty
-    batch) or not finite (NaN in an image) cannot be compared: it is returned, and the next call
-    with this shape is compared. If a runtime fails, the next one is tried, and after the last one
-    the eager model is used.
+    The outputs of a runtime are compared once for each input shape. An eager output that is empty
+    (an empty batch) or not finite (NaN in an image) cannot be compared: it is returned, and
+    compilation or comparison waits for the next call. If a runtime fails, the next one is tried,
+    and after the last one the eager model is used.
     """
 
     def __init__(self, model: nn.Module, runtimes: Sequence[Runtime]) -> None:
@@ -180,11 +182,12 @@ def _difference(output: Any, expected: Any) -> str:
 
 
 def deploy(model: nn.Module, compile: bool = False) -> nn.Module:
-    """Returns the inference form of a model, which computes the same outputs faster.
+    """Returns the inference form of a model: a faster one whose outputs differ by rounding only.
 
-    Batch norms are folded into convolutions, weights are in channels_last memory format and need
-    no gradient, and dropout and stochastic depth are off. If the ``forward`` of a custom op cannot
-    be traced, its batch norms are not folded. ``model`` itself is not modified.
+    Batch norms are folded into the convolutions directly before them, weights are in channels_last
+    memory format and need no gradient, and dropout and stochastic depth are off. If the ``forward``
+    of a custom op cannot be traced, its batch norms are not folded. ``model`` itself is not
+    modified.
 
     Args:
         model: A model from :func:`fbnetv3.build_model`, or any network that maps a batch of images

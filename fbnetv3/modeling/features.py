@@ -1,8 +1,9 @@
 """Feature maps of a network at several reductions, with the interface of timm's ``features_only``.
 
-A level is the last of the stages that have the same reduction. The stages from the first pooling op
-on, and the stages of 1x1 convolutions right before them, belong to the head and are no levels. If
-there is no pooling op, the stages of 1x1 convolutions at the end belong to the head.
+The reduction is the number of pixels of the image per pixel of the map, along a side. A level is
+the last of the stages that have the same reduction. The stages from the first pooling op on, and
+the stages of 1x1 convolutions right before them, belong to the head and are no levels. If there is
+no pooling op, the stages of 1x1 convolutions at the end belong to the head.
 ``feature_info`` describes the levels.
 """
 
@@ -19,15 +20,15 @@ from fbnetv3.modeling.backbone import FBNetBackbone
 
 
 def feature_levels(arch: Arch) -> list[dict[str, Any]]:
-    """Returns the levels of a network, from the first to the last reduction.
+    """Returns the levels of a network, from the lowest reduction to the highest.
 
     Returns:
         For each level, timm's keys ``num_chs`` (channels), ``reduction`` (pixels of the image per
         pixel of the map, along a side), ``module`` (name of the stage) and ``index`` (of the
         level); also ``stage``, the number of the stage, and ``exact``: whether, for an image whose
         side is a multiple of the reduction, the side of the map is exactly 1/reduction of it.
-        Published tables with the key ``dw_padding`` have maps of other sides; their aligned variant
-        is exact.
+        A layer whose ``dw_padding`` is not half its kernel size, rounded down, makes the levels
+        from its stage on inexact.
     """
     strides = arch.stage_strides[: _num_stages_of_maps(arch)]
     last = {stride: stage for stage, stride in enumerate(strides)}
@@ -119,7 +120,7 @@ class FBNetFeatures(nn.Module):
         feature_info: The levels, a :class:`FeatureInfo`.
 
     Raises:
-        ArchError: An index has no level, or they do not increase.
+        ArchError: An index has no level, the indices do not increase, or there are none.
     """
 
     def __init__(

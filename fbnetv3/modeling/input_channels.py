@@ -12,8 +12,9 @@ def adapted_weight(weight: Tensor, in_channels: int) -> Tensor:
     """Returns the weight of the first convolution for images with other channels, as timm does.
 
     For one channel, the weights of all C channels are added up: an input then has the outputs that
-    it would have if it were repeated in C channels. For other numbers, the channels of the weight
-    are repeated and multiplied by C / in_channels, so that outputs keep their magnitude.
+    it would have if it were repeated in C channels. For several channels, the channels of the
+    weight are repeated or cut to this number and multiplied by C / in_channels, so that outputs
+    keep their magnitude.
 
     Args:
         weight: (C_out, C, k, k) weight for C channels.

@@ -48,13 +48,14 @@ def build(
     Args:
         name: Name of the network in timm.
         num_classes: Number of logits.
-        drop_rate: Dropout rate in [0, 1).
-        drop_path_rate: Rate of stochastic depth in [0, 1).
-        arguments: Keyword arguments of timm.create_model, from the name after ``?``.
+        drop_rate: Dropout rate in [0, 1); 0: timm's default for the network.
+        drop_path_rate: Rate of stochastic depth in [0, 1); 0: timm's default for the network.
+        arguments: Keyword arguments of timm.create_model, from the part of the name after ``?``.
 
     Raises:
         ArchError: timm is not installed, the name is unknown, an argument cannot be set in a name,
             or the network does not accept an argument or rate.
+        BrokenPackageError: timm is installed, but importing it fails.
     """
     timm = _timm(name)
     _check(name, timm.list_models(), arguments)

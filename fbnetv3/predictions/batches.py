@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # detectron2 is optional
     from fbnetv3.detection.detector import Detection, Detector
 
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 8
-"""Default ``batch_size`` of :func:`classify` and :func:`detect`."""
+"""Default ``batch_size`` of :func:`classify` and of :func:`detect`, in this order."""
 _MAX_THREADS = 16  # largest number of threads that prepare images
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -43,7 +43,7 @@ class Prediction:
         pixels: Crop (H, W, 3), uint8, that a classifier sees, or the upright image that a detector
             sees; None if the image could not be read.
         problem: Reason why the image could not be read; "" if it was read.
-        picture: File of the picture that was drawn; None if none was drawn.
+        picture: File of the picture that was drawn of the prediction; None if none was drawn.
     """
 
     number: int
@@ -65,9 +65,9 @@ def classify(
 
     Args:
         classifier: Classifier on its device.
-        images: Images; the prediction for an image that cannot be read has its problem.
+        images: Images; if one cannot be read, ``problem`` of its prediction gives the reason.
         top_k: Number of classes; if it is above the number of all classes, all are returned.
-        batch_size: Number of images that are run together, at least 1.
+        batch_size: Largest number of images that are run together, at least 1.
 
     Raises:
         PredictError: The device has too little memory for a batch.
@@ -94,10 +94,10 @@ def detect(
 
     Args:
         detector: Detector on its device.
-        images: Images; the prediction for an image that cannot be read has its problem.
+        images: Images; if one cannot be read, ``problem`` of its prediction gives the reason.
         threshold: Minimum score of the objects, in [0, 1].
-        batch_size: Number of images that are read together, at least 1; images among them that have
-            the same size are run together.
+        batch_size: Largest number of images that are read together, at least 1; images among them
+            that have the same size are run together.
 
     Raises:
         PredictError: The device has too little memory for a batch.

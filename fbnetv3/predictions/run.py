@@ -43,10 +43,10 @@ class PredictOptions:
         batch_size: Number of images that are run together; None: 32, or 8 for a detector.
         results: ``.csv`` or ``.json`` file of the results; None: no file.
         ids: Ids of a COCO json for a detector's results; None: the images are numbered from 1.
-        pictures: Folder of the images with boxes, or of the class-activation pictures; None: no
-            pictures.
-        explain: Whether class-activation pictures of a classifier are drawn, with the maps of its
-            ``top_k`` classes.
+        pictures: Folder of a detector's images with boxes, or of a classifier's class-activation
+            pictures, which need ``explain``; None: no pictures.
+        explain: Whether class-activation pictures of a classifier are drawn into ``pictures``, with
+            the maps of its ``top_k`` classes.
     """
 
     top_k: int = 5
@@ -63,9 +63,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields the prediction for each image, in order, and writes the files.
 
-    For an image that cannot be read, the prediction has the reason as ``problem``. The file of
-    results appears, complete, after the last prediction. Until then, and after an error, an earlier
-    file with the same name is unchanged.
+    For an image that cannot be read, the prediction has the reason as ``problem``, and the file of
+    results has no entry. This file appears, complete, after the last prediction. Until then, and
+    after an error, a file that was there before with the same name is unchanged.
 
     Args:
         network: Classifier or detector on its device.
@@ -73,7 +73,8 @@ def predict(
         options: Options and files.
 
     Raises:
-        FBNetError: A file cannot be written, or an option does not fit the network.
+        FBNetError: A file cannot be written, an option does not fit the network, or the device has
+            too little memory for a batch.
     """
     ids = None
     draw = None

@@ -50,7 +50,7 @@ class Objectives:
     Attributes:
         scores: Scores, each with a predictor of its own. The first one is :attr:`Trial.score`.
         costs: Statistics, which are known without a training.
-        bounded: Names of the scores that have bounds, among them names that are no objective.
+        bounded: Names of the scores that have bounds, whether they are objectives or not.
     """
 
     scores: tuple[Objective, ...] = (Objective(SCORE),)
@@ -107,8 +107,8 @@ def as_objectives(value: object) -> tuple[str, ...]:
         value: Texts such as ``["score", "-latency_ms"]``; None: ``["score"]``.
 
     Raises:
-        SearchError: The value is no sequence of names, a name occurs twice, or ``score`` has a
-            sign.
+        SearchError: The value is no sequence of one or more names, a name occurs twice, or
+            ``score`` has a minus sign.
     """
     if value is None:
         return ONE_SCORE
@@ -147,8 +147,8 @@ def objectives_of(
         bounded: Names of the scores that have bounds.
 
     Raises:
-        SearchError: There is no score, a name is unknown, the first score contradicts the
-            direction, or a bounded score is a statistic or the only objective.
+        SearchError: There is no score, a name beside ``score`` is no statistic, the first score
+            contradicts the direction, or a bounded score is a statistic or the only objective.
     """
     known = list(statistics)
     scores: list[Objective] = []

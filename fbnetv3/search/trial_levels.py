@@ -1,4 +1,4 @@
-"""The levels of trials, each converted from its config only once."""
+"""The levels of trials (indices of the values of variables), each computed only once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrialLevels:
         """Adds candidates whose levels are known.
 
         Args:
-            ids: Ids of the candidates.
+            ids: Ids of the candidates' trials.
             levels: (candidates, variables) levels.
         """
         self._rows |= zip(ids, levels, strict=True)

@@ -51,7 +51,11 @@ def class_order(saved: Sequence[str], data: Sequence[str]) -> list[int] | None:
 
 
 def other_classes(saved: Sequence[str], data: Sequence[str]) -> str:
-    """Describes how the classes of weights differ from those of the data, with both lists."""
+    """Describes how the classes of weights differ from those of the data.
+
+    The text has the first names of both lists and, if one has more than 10, some of the names that
+    only one of them has.
+    """
     lists = f"the weights have the classes {_listed(saved)}, but the data has {_listed(data)}"
     if max(len(saved), len(data)) <= _SHOWN:
         return lists

@@ -1,4 +1,4 @@
-"""Loading weights from the zoo or a file into a model."""
+"""Loading weights from the zoo, from Hugging Face's hub or from a file into a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Weights:
 
     Attributes:
         tensors: Tensors by name, on the CPU.
-        classes: Class names in the order of the classifier's rows; None if the file has none.
+        classes: Class names in the order of the classifier's rows; None if they are not known.
         source: Address or file, with the entry that the tensors are from: ``run.pth (model_ema)``.
         metadata: Metadata of the file.
     """
@@ -121,22 +121,22 @@ def load_weights(
     allow_new_head: bool = False,
     classes: Sequence[str] | None = None,
 ) -> LoadSummary:
-    """Loads weights from the zoo or a file into a model, strictly.
+    """Loads weights into a model; if one tensor does not fit, none is loaded.
 
     Args:
         model: Model whose tensors are replaced.
         uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME[@REVISION]``, or the path of a file or of a run
             folder; see :func:`read_weights`. Averaged (EMA) weights are preferred to raw weights.
-        allow_new_head: Whether to keep the model's classifier if its classes differ.
+        allow_new_head: Whether to keep the model's classifier if the weights have other classes.
         classes: Class names of the model's outputs. If the weights have the same names in another
-            order, the rows of the classifier are reordered. None: only the number of classes is
-            compared, as for weights without names.
+            order, the rows of the classifier are reordered; other names do not fit the model. None:
+            only the number of classes is compared, as for weights without names.
 
     Returns:
         A summary of the loaded, zero-filled and skipped tensors; ``str(summary)`` is one line.
 
     Raises:
-        ZooError: The weights cannot be downloaded or read, or do not fit the model.
+        ZooError: The weights cannot be downloaded or read, do not fit the model, or are a detector.
         MissingPackageError: ``hf://`` needs huggingface_hub, which is not installed.
     """
     weights = read_weights(uri)

@@ -94,6 +94,9 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         Values of ``resolution``, ``resize``, ``interpolation``, ``mean`` and ``std``, as far as the
         file defines them. A 0 in a config means that the architecture decides; it is left out.
+
+    Raises:
+        YamlError: The config in the metadata is not valid yaml.
     """
     config = metadata.get("config")
     tree = parse_yaml(config) if isinstance(config, str) else config

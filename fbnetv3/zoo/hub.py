@@ -2,7 +2,8 @@
 
 ``HubClassifier`` has ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` of
 ``huggingface_hub.PyTorchModelHubMixin``. A repository has ``config.json``, a model card and
-``model.safetensors``. ``hf://OWNER/NAME`` and ``fbnetv3-predict --weights`` read the latter, too.
+``model.safetensors``. ``hf://OWNER/NAME`` and ``fbnetv3-predict --weights`` can read this last file
+too.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class HubClassifier(
         facts: Content of the model card.
 
     Raises:
-        WeightsFileError: A value has another type, or is out of range.
+        WeightsFileError: A value has a type that is not allowed, or is out of range.
         ArchError: The table is not that of an architecture.
 
     Example:
@@ -125,7 +126,8 @@ class HubClassifier(
 
         Args:
             source: ``NAME.TAG`` of the zoo, a file that training exported, or the folder of a run.
-            licence: Licence of the weights of a training; weights of the zoo have their own.
+            licence: Licence to state for the weights of a training. It is ignored for weights of
+                the zoo, whose licences are known.
 
         Raises:
             FBNetError: The weights cannot be found, read or downloaded, or are no classifier.

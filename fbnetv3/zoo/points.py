@@ -61,7 +61,9 @@ def peers() -> list[Point]:
 
 
 def run_point(folder: str | os.PathLike[str], dataset: str = IMAGENET) -> Point:
-    """Returns the network of a finished training, with its EMA score if it has one.
+    """Returns the network of a finished training, with the accuracy of its averaged (EMA) weights.
+
+    Without averaged weights, it has the accuracy of the raw ones.
 
     Args:
         folder: OUTPUT_DIR of the training.

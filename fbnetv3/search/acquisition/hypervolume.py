@@ -5,7 +5,8 @@ Notation; all objectives are maximised:
     m        number of objectives
     r        reference point, (m,)
     points   (n, m) values of the objectives
-    cells    boxes [l, u) of the region that no point dominates; disjoint, each with u_1 = infinity
+    cells    disjoint boxes [l, u) of the part of the space above r that no point dominates, each
+             with u_1 = infinity
     y        random values of the objectives at a candidate, independent of each other
 
 The hypervolume improvement of values y is the volume that they dominate above r and the points do
@@ -49,7 +50,7 @@ class Cells:
 
     Attributes:
         lower: (cells, m) lower corners.
-        upper: (cells, m) upper corners; infinite in the first objective.
+        upper: (cells, m) upper corners; always infinite in the first objective.
     """
 
     lower: Floats
@@ -97,7 +98,8 @@ def reference_of(points: Floats, worst_costs: Sequence[float] | Floats) -> Float
     the scores on the front alone.
 
     Args:
-        points: (n, m) gains of scores and of costs, at least one point.
+        points: (n, m) gains of scores and of costs, at least one point; a gain is the value itself
+            or, if the lowest is the best, the negated value.
         worst_costs: (costs,) lowest known gain of each cost.
     """
     scores = points.shape[1] - len(worst_costs)
@@ -113,7 +115,8 @@ def non_dominated_cells(points: Floats, reference: Floats) -> Cells:
     the part that it dominates. In this part, a candidate must exceed the point's first objective.
 
     Args:
-        points: (n, m) values; points that do not exceed the reference point have no effect.
+        points: (n, m) values; points that do not exceed the reference point in each objective have
+            no effect.
         reference: (m,) reference point.
     """
     points = points[(points > reference).all(1)]
@@ -168,7 +171,7 @@ def hypervolume(points: Floats, reference: Floats) -> float:
 
 
 def hypervolume_improvement(values: Floats, cells: Cells) -> Floats:
-    """Returns the hypervolume that each of several points would add, (n,).
+    """Returns the hypervolume that each of several points would add if it were the only one, (n,).
 
     Args:
         values: (n, m) values of the objectives.
@@ -188,7 +191,7 @@ def log_expected_hypervolume_improvement(
     Args:
         means: (n, s) posterior means of the first s objectives.
         stds: (n, s) posterior standard deviations.
-        known: (n, m - s) known values of the other objectives.
+        known: (n, m - s) known values of the last m - s objectives.
         cells: Cells of the present points.
     """
     step = max(1, _CHUNK // len(cells.lower))

@@ -16,7 +16,9 @@ Index = npt.NDArray[np.int64]
 
 
 def non_domination_ranks(points: Floats) -> Index:
-    """Returns the rank of each point, (n,): 0 on the front, 1 on the front of the rest, and so on.
+    """Returns the rank of each point, (n,): 0 on the front of all points.
+
+    Rank 1 is the front of the points without those of rank 0, and so on.
 
     Args:
         points: (n, m) values; higher is better.
@@ -30,10 +32,12 @@ def non_domination_ranks(points: Floats) -> Index:
 
 
 def crowding_distances(points: Floats) -> Floats:
-    """Returns the crowding distance of each point of one rank, (n,); infinite at the ends.
+    """Returns the crowding distance of each point of one rank, (n,).
 
-    It is the sum over the objectives of the distance between both neighbours of a point, as a
-    share of the objective's range. Objectives whose values are all equal are left out.
+    For each objective, the points are sorted by its values. The distance is the sum over the
+    objectives of the difference between the values of the next and the previous point, as a share
+    of the range of the values. It is infinite for the first and last point of an objective.
+    Objectives whose values are all equal are left out.
 
     Args:
         points: (n, m) values of points of one rank.

@@ -43,7 +43,7 @@ class RayWorkers:
     When a worker dies, alone or with its node, or its device fails, another worker evaluates its
     trial once more. When memory runs out, the trial is evaluated once more, alone on its device: no
     other worker of this search gets a trial there until it has ended. The trial fails if its second
-    attempt fails too. Nodes that join the cluster during a search get workers.
+    attempt fails too. Nodes that join the cluster during a search get workers if more are needed.
 
     Args:
         count: Largest number of workers. If None, as many as the cluster has room for.
@@ -91,7 +91,7 @@ class RayWorkers:
     def start(self, evaluate: Evaluate) -> None:
         """Connects to the cluster and pickles the evaluation function.
 
-        If the function differs from the previous one, the old workers are stopped.
+        Workers of an earlier call are stopped if that call's function differs from this one.
 
         Raises:
             SearchError: The function cannot be pickled, the cluster cannot be reached, or a private
@@ -117,7 +117,7 @@ class RayWorkers:
             StorageUnavailableError: An evaluation cannot use its disk, folder or URI. The message
                 names the node.
             SearchError: No worker starts, a worker cannot unpickle the evaluation function, or a
-                node lacks the folders of the search.
+                node lacks a folder of the search or cannot write to the shared one.
         """
         while self._queue or self._busy():
             self._hand_out()
@@ -149,7 +149,7 @@ class RayWorkers:
         if trial is None:
             return
         if self._queue.must_be_alone(trial):
-            for idle in others:  # they may hold the memory of earlier trainings
+            for idle in others:  # they may still hold memory of trainings that have ended
                 self._remove(idle)
         handle.start(trial)
 
@@ -166,7 +166,7 @@ class RayWorkers:
         return [handle for handle in self._busy() if handle.has_started]
 
     def _answered(self) -> list[WorkerHandle]:
-        """Waits for a worker's answer, at most for the grace period.
+        """Waits for a worker's answer, at most for the grace period or until a trial is overdue.
 
         Returns:
             A list with the worker that has answered; [] if none has.
@@ -231,7 +231,7 @@ class RayWorkers:
         return self._retry(finished, handle)
 
     def _retry(self, failed: Finished, handle: WorkerHandle) -> list[Finished]:
-        """Queues a trial again after its worker has ended, or returns it as failed."""
+        """Queues a trial again after its worker has ended; returns it after its second attempt."""
         finished = self._queue.retry(failed, handle.device)
         if not finished:
             _log.warning(
@@ -247,7 +247,7 @@ class RayWorkers:
         raise StorageUnavailableError(f"node {handle.address}: {reason}")
 
     def _reap(self, handle: WorkerHandle, reason: str) -> list[Finished]:
-        """Removes a dead worker; queues its trial again, or returns it as failed.
+        """Removes a dead worker; queues its trial again, or returns it after its second attempt.
 
         Raises:
             SearchError: Too many workers in a row could not start.
@@ -291,7 +291,7 @@ class RayWorkers:
         return finished
 
     def close(self) -> None:
-        """Ends the workers after they have saved checkpoints, and leaves the cluster."""
+        """Ends the workers, after giving them time to save checkpoints, and leaves the cluster."""
         self._queue = TrialQueue()
         try:
             self._end_workers()

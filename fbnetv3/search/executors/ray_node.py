@@ -43,12 +43,14 @@ class NodeContext:
         return cls(os.getcwd(), variables, marker)
 
     def remove_marker(self) -> None:
-        """Deletes the marker file."""
+        """Deletes the marker file if there is one."""
         if self.marker is not None:
             self.marker.unlink(missing_ok=True)
 
     def folder_error(self, node: str) -> str | None:
-        """Returns an error message if this node lacks the folders; else None.
+        """Returns an error message if this node lacks a folder or cannot write to the shared one.
+
+        Returns None if it can use both, or if it has the working directory and none is shared.
 
         Args:
             node: Address of this node, for the message.
@@ -146,7 +148,7 @@ class WorkerActor:
         return message
 
     def stop(self) -> None:
-        """Ends the worker process; a training saves a checkpoint first."""
+        """Ends the worker process; a training that is running there saves a checkpoint first."""
         self._is_stopped = True
         if self._worker is not None:
             self._worker.stop()

@@ -54,12 +54,13 @@ def detector_statistics(
         latency: Measured latencies. If None, the statistic ``latency_ms`` is left out.
 
     Returns:
-        The function. None if the space has neither rows nor a resolution, and no variable for the
-        width of the pyramid or the depth of the head: all candidates then cost the same.
+        The function. None if the space sets neither the architecture nor the resolution, and has no
+        variable for the width of the pyramid or the depth of the head: all candidates then cost the
+        same.
 
     Raises:
         SearchError: The function is needed, but the config's detector is no RetinaNet on an FBNet
-            with the levels P3 to P7, so that its costs are unknown.
+            with a pyramid on C3 to C5 and a head on P3 to P7, so that its costs are unknown.
     """
     parts = ("fpn_channels", "head_convs")
     varies = space.has_architecture or space.sets_resolution
@@ -91,7 +92,7 @@ def _check_features(cfg: CfgNode) -> None:
 
 
 class DetectorStatistics:
-    """Computes MACs, parameters and activations of whole populations of RetinaNets at once.
+    """Computes MACs, parameters, activations and latencies of many RetinaNets at once.
 
     Args:
         space: Space of the candidates. If it does not search the architecture
@@ -146,7 +147,7 @@ class DetectorStatistics:
         return {name: np.broadcast_to(value, size) for name, value in totals.items()}
 
     def of_parts(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Returns the MACs of a candidate's backbone, neck and head."""
+        """Returns the MACs of a candidate's backbone, neck (the feature pyramid) and head."""
         costs = self.costs(_columns([config]))
         return {name: int(np.max(cost.macs)) for name, cost in costs.items()}
 

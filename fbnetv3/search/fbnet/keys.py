@@ -194,7 +194,7 @@ NON_SCORE_KEYS = (
     "VERSION",
     "WRITERS",
 )
-"""Further keys that do not affect a score: where and how a training runs, and what it writes.
+"""Keys of a training that do not affect a score: where and how it runs, and what it writes.
 
 MODEL.DEVICE affects scores only by rounding; on a CPU, AMP.DTYPE float16 becomes float32.
 """
@@ -214,7 +214,7 @@ ADDED_KEYS = (
     "SEARCH.EVOLUTION.CROSSOVER_FITNESS",
     "SEARCH.EVOLUTION.REDRAW",
 )
-"""Keys that earlier versions lack.
+"""Keys that an earlier version of this package lacks.
 
 The log of the batches (``log/``) and a candidate's folder are identified by config values. Keys
 listed here are left out of these values if they have their default, so that logs and folders of

@@ -30,9 +30,9 @@ def check_trainings(setup: SearchSetup) -> None:
         setup: Config and space of the search.
 
     Raises:
-        FBNetError: A number is out of range; the space does not fit the task; the data are missing,
-            or have fewer classes or images than the config asks for; none of the space's probes (a
-            few of its candidates) can be set up; or SEARCH.FINAL makes an invalid config.
+        FBNetError: A number is out of range; the space does not fit the task; the data are missing
+            or broken, or have fewer classes or images than the config asks for; none of the space's
+            probes (a few of its candidates) can be set up; or SEARCH.FINAL makes an invalid config.
     """
     check_numbers(setup.cfg)
     check_task(setup)
@@ -50,8 +50,8 @@ def _check_data(cfg: CfgNode) -> None:
     here, and not again before each training.
 
     Raises:
-        FBNetError: The training set has fewer classes or images, a data set cannot be opened, or
-            an image is broken.
+        FBNetError: The training set has fewer classes or images than the config asks for, a data
+            set cannot be opened, or an image is broken and DATA.SKIP_BROKEN is not set.
     """
     if is_detector(cfg):
         # imported here, since searches over classifiers need no detectors

@@ -1,4 +1,4 @@
-"""Runs or resumes a search in its folder, evolves winners from it, and writes its report."""
+"""Runs or resumes a search in its folder, finds winners for other budgets, writes its report."""
 
 from __future__ import annotations
 
@@ -55,12 +55,13 @@ from fbnetv3.search.trial import differences
 
 @dataclass(frozen=True)
 class SearchRun:
-    """A search that has ended, and the files that it wrote.
+    """A search that is done or that SEARCH.MAX_HOURS ended, and the files that it wrote.
 
     Attributes:
         result: The trials and the predictor.
         best: The trained candidate with the best score.
-        budgets: The trained candidate with the best score within each of SEARCH.BUDGETS.
+        budgets: For each of SEARCH.BUDGETS, the trained candidate with the best score within it, if
+            there is one.
         report: Path of the html report.
         is_complete: Whether the search is done; False if SEARCH.MAX_HOURS ended it early.
         front: The trained candidates on the Pareto front of SEARCH.OBJECTIVES, in the order of
@@ -211,8 +212,8 @@ class Start:
 
     Attributes:
         restore: Folder of the log that is restored; None: no log.
-        retry_failed: Part of the reason of the failed trials that are evaluated again; empty: all
-            failed trials; None: no trials.
+        retry_failed: Text that the reason of a failed trial must contain for the trial to be
+            evaluated again; empty: all failed trials are; None: none is.
         enqueue: Candidates to enqueue, with their reasons.
     """
 
@@ -316,8 +317,8 @@ def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> Logg
     """Returns the log of a lost run.
 
     Raises:
-        SearchError: The folder holds no log, or the log of a search with another config; in that
-            case, the message names the keys that differ.
+        SearchError: The folder holds no log, or the log of a search with another config
+            (SEARCH.ITERATIONS aside); in that case, the message names the keys that differ.
     """
     logged = BatchLog(folder, EXTENSIBLE_KEYS).read()
     configs = (

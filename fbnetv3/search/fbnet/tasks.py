@@ -29,7 +29,8 @@ def statistics_of(setup: SearchSetup) -> StatisticsFn | None:
     """Returns the function that computes the costs of a search's candidates.
 
     Returns:
-        The function; None if the space does not search the architecture.
+        The function; None if the space does not search the architecture or, for detectors, anything
+        that their costs depend on.
 
     Raises:
         FBNetError: The costs of the config's detector are unknown, the latency table cannot be read
@@ -82,7 +83,9 @@ def _detector_table(path: str, aspect_ratio: float) -> LatencyTable:
 
 
 def keep_costs(setup: SearchSetup, path: Path) -> None:
-    """Writes the costs of a space of networks to a file, now and whenever there are new ones.
+    """Writes the costs of a NetworkSpace to a file, now and whenever there are new ones.
+
+    It does nothing for a space of another class.
 
     Args:
         setup: Config and space of the search.
@@ -93,7 +96,7 @@ def keep_costs(setup: SearchSetup, path: Path) -> None:
 
 
 def latency_lines(setup: SearchSetup) -> list[str]:
-    """Returns a line that says what the latency table was measured on, for the plan of a search."""
+    """Returns a line, for the plan of a search, about the latency table; [] if there is none."""
     path = setup.cfg.SEARCH.LATENCY_TABLE
     if not path:
         return []
@@ -128,7 +131,8 @@ def check_task(setup: SearchSetup) -> None:
 
     Raises:
         SearchError: The space sets something that the trainings do not read, that SEARCH.FINAL sets
-            too, or that makes trainings differ in length where they must not; the message names it.
+            too, or that makes trainings differ in length where they must not, or a search over
+            detectors has a space of other networks than FBNets; the message names the cause.
     """
     cfg = setup.cfg
     check_rungs(cfg, [*setup.space.recipe_fields, *setup.space.detector])
@@ -153,7 +157,7 @@ def check_task(setup: SearchSetup) -> None:
 
 
 def _check_resolution(setup: SearchSetup) -> None:
-    """Raises a SearchError if a space without rows searches the resolution of classifiers."""
+    """Raises a SearchError if a space of classifiers searches the resolution, not the network."""
     space = setup.space
     if not isinstance(space, FBNetSpace) or space.has_architecture:
         return

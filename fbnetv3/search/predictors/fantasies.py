@@ -1,8 +1,9 @@
-"""Fantasy models of a Gaussian process: posteriors given labels that are not known yet.
+"""Fantasy models of a Gaussian process: posteriors given assumed labels of points without labels.
 
-The label of a fantasy is the posterior mean at its point ("Kriging believer"; Ginsbourger et al.,
-2010, "Kriging is Well-Suited to Parallelize Optimization"). In the notation of ``gp.py``, fantasies
-at points Z extend the covariance of the labels, and its factor, by one block:
+Such a point and its assumed label are a fantasy. The label is the posterior mean at the point
+("Kriging believer"; Ginsbourger et al., 2010, "Kriging is Well-Suited to Parallelize
+Optimization"). X are the points of the observations, k is the kernel, and K = L L^T is the
+covariance of the labels (see ``gp.py``). Fantasies at points Z extend K and L by one block:
 
     [ K        k(X, Z) ]   [ L    0   ] [ L^T  V     ]
     [ k(Z, X)  K_Z     ] = [ V^T  L_Z ] [ 0    L_Z^T ]
@@ -53,13 +54,19 @@ class FantasyModel:
         return self._L[: self._size, : self._size]
 
     def posterior(self, x: Features | Floats) -> tuple[Floats, Floats]:
-        """Returns posterior mean and standard deviation, (m,) each, at points (m, d)."""
+        """Returns posterior mean and standard deviation, (m,) each, at points (m, d).
+
+        They are those of the function without the noise of the labels.
+        """
         with torch.no_grad():
             mean, V = self.mean_and_V(as_tensor(x))
         return mean.numpy(), standard_deviation(self.gp.signal - (V**2).sum(0))
 
     def cache(self, x: Features | Floats) -> CachedPosterior:
-        """Returns the posterior at points (m, d). Updating it for further fantasies is cheap."""
+        """Returns the posterior at points (m, d), which is cheap to update for new fantasies.
+
+        An update computes only the rows of V that belong to the new fantasies.
+        """
         return CachedPosterior(self, as_tensor(x))
 
     def add(self, x: Features | Floats) -> Floats:
@@ -154,7 +161,10 @@ class CachedPosterior:
 
 
 def standard_deviation(variance: Tensor) -> Floats:
-    """Returns the square root of a variance that rounding may have left at 0 or below."""
+    """Returns the square root of a variance, which is raised to at least 1e-10.
+
+    Rounding may have left it at 0 or below.
+    """
     return np.asarray(variance.clamp_min(1e-10).sqrt().numpy())
 
 

@@ -186,8 +186,9 @@ class Costs:
                 which inactive variables have their first value.
 
         Raises:
-            SearchError: The function returns no mapping, the shape of a statistic is not
-                (candidates,), or a value is infinite, or NaN without ``may_refuse``.
+            SearchError: The function returns no mapping, the name of a statistic is not text on one
+                line, its values are not numbers of shape (candidates,), or one is infinite, or NaN
+                without ``may_refuse``.
         """
         if self.known is None:
             return self._computed(levels)

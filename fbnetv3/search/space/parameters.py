@@ -38,7 +38,7 @@ Levels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 PARTS = ("architecture", "recipe")
 CONTINUOUS_LEVELS = 2**20 + 1
-"""Number of levels of a range without a step. Neighbours still differ as float32 features."""
+"""Number of levels of a FloatRange without a step. Neighbours still differ as float32 features."""
 _CONDITIONS = 'conditions such as When("depth", ">", 1)'
 _NO_VALUE = ("", "none", "null", "nan")
 """Strings that stand for None in files that Python, yaml or pandas wrote, in lower case."""
@@ -136,10 +136,10 @@ class Choice(Parameter):
     """A variable whose values have no order; encoded one-hot.
 
     Attributes:
-        values: Allowed values: strings, numbers, booleans or None. 1 and True are distinct.
+        values: Allowed values: strings, finite numbers, booleans or None. 1 and True are distinct.
 
     Raises:
-        SearchError: There are no values, a value occurs twice, or its type is not allowed.
+        SearchError: There are no values, a value occurs twice, or an attribute is not allowed.
     """
 
     name: str
@@ -223,7 +223,7 @@ class IntRange(Parameter):
             above 0.
 
     Raises:
-        SearchError: The range is empty, a number is out of range, or no step reaches ``high``.
+        SearchError: The range is empty, no step reaches ``high``, or an attribute is not allowed.
     """
 
     name: str
@@ -280,7 +280,7 @@ class IntRange(Parameter):
         if not self.log or self.size == 1:
             return super().to_unit_interval(levels)
         logs = np.log(self.low + self.step * levels.astype(np.float64))
-        # clipped, since the two logarithms of the lowest value may round differently
+        # clipped, since NumPy and Python may round the logarithm of the lowest value differently
         return np.clip((logs - math.log(self.low)) / math.log(self.high / self.low), 0.0, 1.0)
 
     def describe(self) -> str:
@@ -300,8 +300,8 @@ class FloatRange(Parameter):
             above 0, and ``step`` None.
 
     Raises:
-        SearchError: The range is empty, a number is out of range, no step reaches ``high``, or both
-            ``step`` and ``log`` are set.
+        SearchError: The range is empty, no step reaches ``high``, both ``step`` and ``log`` are
+            set, or an attribute is not allowed.
     """
 
     name: str
@@ -356,7 +356,7 @@ class FloatRange(Parameter):
     def level(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise self._refuse(value)
-        # With log, 1e-9 * high may exceed low: the tolerance below low is a share of low instead.
+        # With log, 1e-9 * high may exceed low: the tolerance below low is a share of low, not high.
         slack = 1e-9 * (self.low if self.log else max(abs(self.low), abs(self.high)))
         if not self.low - slack <= value <= self.high + max(slack, 1e-9 * abs(self.high)):
             raise self._refuse(value)

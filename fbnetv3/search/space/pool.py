@@ -16,7 +16,8 @@ class Pool:
     """Candidates of a space with their statistics.
 
     Attributes:
-        levels: (candidates, variables) canonical levels.
+        levels: (candidates, variables) levels, the indices of the variables' values; inactive
+            variables have their first value.
         statistics: {name: (candidates,)} values of each statistic.
     """
 
