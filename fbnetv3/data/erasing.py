@@ -19,14 +19,14 @@ def erasing_boxes(
 
     Bottom and right are exclusive. Areas are drawn uniformly from 2% to 33% of the image and aspect
     ratios (height / width) log-uniformly from 0.3 to 3.3, as in torchvision. A rectangle that does
-    not fit is redrawn; after ten attempts the image is left as it is. The rows of images that are not erased
-    are zero.
+    not fit is redrawn; after ten attempts the image is left as it is. The rows of images that are
+    not erased are zero.
 
     Args:
         count: Number of images.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
-        probability: Probability with which rectangles are drawn for an image.
+        probability: Probability with which an image is erased, if a rectangle fits.
         generator: CPU generator; the number of draws depends on ``count`` alone.
     """
     chosen = torch.rand(count, generator=generator, dtype=torch.float64) < probability

@@ -78,7 +78,7 @@ class _Plan:
     copied: list[tuple[list[Tensor], list[Tensor]]]
 
     def holds_for(self, model: nn.Module) -> bool:
-        """Returns whether ``model`` has the listed tensor objects, of the same dtypes and layout."""
+        """Returns whether ``model`` still has the listed tensor objects, of the listed kinds."""
         return (
             model is self.model
             and all(

@@ -1,7 +1,7 @@
 """Optimizers: RMSProp in TensorFlow's form, torch's and timm's, over groups of parameters.
 
-Norms and biases can have other weight decays than the weights of convolutions and linear layers, and
-the layers can have different learning rates.
+Norms and biases can have other weight decays than the weights of convolutions and linear layers,
+and the layers can have different learning rates.
 """
 
 from __future__ import annotations
@@ -249,9 +249,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     The paper names RMSProp and SGD but gives no momentum, alpha or eps. Both use the recipe's
     momentum (0.9 by default); alpha and eps are the defaults of :class:`RMSpropTF`. SGD uses
     Nesterov's momentum unless the recipe switches it off. AdamW is torch's; Lion and Muon are
-    timm's. The weight decay of these three is decoupled: a step subtracts ``lr * weight_decay * w``.
-    ``muon`` updates the weights of convolutions and linear layers by Muon, and the classifier, norms
-    and biases by AdamW, with the same learning rate but for the recipe's factors.
+    timm's. These three decouple the weight decay: a step subtracts ``lr * weight_decay * w``.
+    ``muon`` updates the weights of convolutions and linear layers by Muon, and the classifier,
+    norms and biases by AdamW, with the same learning rate but for the recipe's factors.
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.

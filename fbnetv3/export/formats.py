@@ -1,4 +1,4 @@
-"""The formats of exported files: for each a function that writes it and, mostly, one that runs it.
+"""The formats of exported files, each with functions that write a file and, mostly, run it.
 
 To add a format, write ``write``, ``load`` and ``problem`` of its :class:`Format` in a file of this
 folder, and list it in ``FORMATS``.

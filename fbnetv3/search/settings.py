@@ -49,10 +49,10 @@ class SearchSettings:
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
         first_parts: Number of parts in which the first batch is trained, from 1 to ``batch_size``;
             their sizes differ by at most one candidate. The first part is spread over the space;
-            the predictor chooses each later part from the scores of the parts before it. None: as many parts of at least 16
-            candidates as fit into the batch, at most 3. But the batch has one part if the predictor
-            has no posterior (only ``default`` has one), and with ``ahead``, ``rungs`` or several
-            objectives.
+            the predictor chooses each later part from the scores of the parts before it. None: at
+            least one part, and as many of at least 16 candidates as fit into the batch, at most 3.
+            But the batch has one part if the predictor has no posterior (only ``default`` has one),
+            and with ``ahead``, ``rungs`` or several objectives.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)

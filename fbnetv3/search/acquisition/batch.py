@@ -2,8 +2,9 @@
 
 About half of the batch maximises expected improvement and exploits the model. The candidates of the
 other half are optima of functions sampled from the predictor's posterior, so that the batch does
-not rely on a single model. Both halves are found with the genetic operators of stage 2, starting from the
-pool and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
+not rely on a single model. Both halves are found with the genetic operators of stage 2, starting
+from the pool and from mutants of the best candidates trained so far, so a batch is not limited to
+the pool.
 """
 
 from __future__ import annotations

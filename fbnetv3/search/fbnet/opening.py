@@ -41,7 +41,8 @@ def setup_from_config(cfg: CfgNode, folder: RunFolder) -> SearchSetup:
 def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
     """Returns SEARCH.FINAL_CLASSES or, if it is 0, the value in the folder's config.
 
-    The value is 0 if that config, of an earlier version of fbnetv3, lacks the key. For a new folder, :func:`~fbnetv3.search.fbnet.datasets.final_classes` determines the value.
+    The value is 0 if that config, of an earlier version of fbnetv3, lacks the key. For a new
+    folder, :func:`~fbnetv3.search.fbnet.datasets.final_classes` determines the value.
     """
     if cfg.SEARCH.FINAL_CLASSES or not folder.config.is_file():
         return final_classes(cfg)
