@@ -22,8 +22,8 @@ These are the output itself (for batch norm), the output of the norm (for the ac
 output of the activation (for the next convolution). Measured with the networks of the zoo, the
 kept tensors have 2.99 to 3.02 values per element in float32, see tests/engine/test_memory.py.
 """
-# Values that an optimizer keeps for each weight (SGD: with a momentum above 0; Muon: for the weights
-# that AdamW does not update)
+# Values that an optimizer keeps for each weight (SGD: with a momentum above 0; Muon: for the
+# weights that AdamW does not update)
 _OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1, "adamw": 2, "lion": 1, "muon": 1}
 _MOST_STATES = 2  # assumed for registered optimizers, such as Adam
 _GB = 1e9  # bytes
