@@ -73,7 +73,9 @@ class Explainer:
         return values
 
     def picture(self, pixels: Pixels, classes: Sequence[tuple[str, float]]) -> Image.Image:
-        """Returns the crop and, beside it, a copy per class below its map: blue is 0, red is 1.
+        """Returns the crop and, to its right, a copy per class with the map of the class drawn over it.
+
+        Colours go from blue (0) to red (1).
 
         Args:
             pixels: Crop (H, W, 3) that the network sees.
