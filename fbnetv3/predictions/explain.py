@@ -73,7 +73,7 @@ class Explainer:
         return values
 
     def picture(self, pixels: Pixels, classes: Sequence[tuple[str, float]]) -> Image.Image:
-        """Returns the crop and, to its right, a copy per class with the map of the class drawn over it.
+        """Returns the crop and, to its right, a copy per class with its map drawn over it.
 
         Colours go from blue (0) to red (1).
 
