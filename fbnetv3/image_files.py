@@ -116,7 +116,9 @@ def list_archive(names: Iterable[str]) -> Listing:
 
 
 def count_suffixes(names: Iterable[str]) -> str:
-    """Returns the suffixes of files with their counts, such as ``.heic 12, .txt 1``.
+    """Returns the most frequent suffixes of files with counts, such as ``.heic 12, .txt 1``.
+
+    At most five are listed; the number of the remaining suffixes follows.
 
     Args:
         names: Names or paths of files.
@@ -171,7 +173,7 @@ class ImageArchive:
         return archive.read(info)
 
     def _open(self) -> zipfile.ZipFile:
-        """Returns a handle of this process; a forked one would share the parent's file position."""
+        """Returns a handle of this process; one from before a fork shares its file position."""
         with self._lock:
             if self._archive is None or self._pid != os.getpid():
                 with io.open_regular(self.path, io.MAX_BYTES["archive"]):

@@ -43,8 +43,8 @@ def train(
         options: Further arguments of ``fbnetv3.training.train``, such as ``stop_after``.
 
     Returns:
-        A mapping of the last scores by name, with the paths of the exported weights (``weights``)
-        and of the run (``folder``).
+        A mapping of the last scores by name, empty on ranks other than 0. Its attributes are the
+        paths of the exported weights (``weights``) and of the run (``folder``).
 
     Raises:
         FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.

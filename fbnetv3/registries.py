@@ -45,7 +45,8 @@ SCHEDULES: Registry[Factory] = Registry(
 LOSSES: Registry[Factory] = Registry("loss", declared=("cross_entropy", "binary_cross_entropy"))
 """``loss(logits (N, C), targets (N, C)) -> scalar tensor``; SOLVER.LOSS
 
-Targets are probabilities of classes, after mixup and label smoothing.
+Targets are probabilities of classes, after mixup and label smoothing. Those of an image with
+several labels need not sum to 1.
 """
 
 HOOKS: Registry[Factory] = Registry("hook")

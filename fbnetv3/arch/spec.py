@@ -40,7 +40,8 @@ class Block:
             of pairs.
 
     Raises:
-        ArchError: The op is unknown or does not accept a key, or a value is not allowed.
+        ArchError: The op is unknown, does not accept a key or needs a missing one, or a value is
+            not allowed.
     """
 
     op: str
@@ -79,7 +80,8 @@ class Block:
         """Returns the block that a flat mapping describes, such as a row of a yaml table.
 
         Raises:
-            ArchError: The op or a key is unknown, a key is missing, or a value is not allowed.
+            ArchError: The row is not a mapping, the op or a key is unknown, a key is missing, or a
+                value is not allowed.
         """
         if not isinstance(row, Mapping):
             allowed = "a mapping such as {stage: 0, op: conv, k: 3, c: 16, s: 2}"
@@ -210,7 +212,7 @@ class Arch:
         return strides
 
     def _stage_ends(self) -> list[Block]:
-        # The last row of each stage: later rows replace earlier ones with the same key.
+        # The last row of each stage: in the dict, it replaces the stage's rows before it.
         return list({block.stage: block for block in self.blocks}.values())
 
     def replace(self, **changes: Any) -> Arch:

@@ -1,4 +1,4 @@
-"""``fbnetv3-zoo``: lists models and runs, scales networks, and manages the weights of the zoo."""
+"""``fbnetv3-zoo``: lists, scales, verifies, plots and publishes networks and their weights."""
 
 from __future__ import annotations
 

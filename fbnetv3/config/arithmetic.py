@@ -1,8 +1,9 @@
 """Arithmetic in a yaml file, evaluated without running code.
 
 detectron2's RetinaNet configs give their anchors as ``!!python/object/apply:eval``, which yaml's
-unsafe loader would pass to Python's ``eval``. This evaluator only knows numbers, lists, the
-operators + - * / // % ** and list comprehensions, and takes a bounded number of steps.
+unsafe loader would pass to Python's ``eval``. This evaluator only knows numbers, lists, tuples
+(which it reads as lists), the operators + - * / // % ** and list comprehensions without conditions,
+and takes a bounded number of steps.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def evaluate(text: str) -> Any:
 
     Raises:
         ValueError: The expression has other parts (calls, strings, names of anything but loop
-            variables), is too long, takes too many steps, or cannot be evaluated.
+            variables), is too long, takes too many steps, has or yields too large a number, or
+            cannot be evaluated.
     """
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(

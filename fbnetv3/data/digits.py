@@ -24,6 +24,7 @@ def load_digits_split(split: str) -> ArrayDataset:
 
     Raises:
         MissingPackageError: scikit-learn is not installed.
+        BrokenPackageError: Importing scikit-learn fails.
     """
     # Importing scikit-learn takes a second, and only this data set needs it.
     bunch = require("sklearn.datasets", "train").load_digits()

@@ -17,16 +17,16 @@ def erasing_boxes(
 ) -> Tensor:
     """Returns a rectangle for each image, (count, 4) int64: top, left, bottom, right.
 
-    Bottom and right are exclusive. Areas are uniform in 2% to 33% of the image and aspect ratios
-    (height / width) log-uniform in 0.3 to 3.3, as in torchvision. A rectangle that does not fit is
-    redrawn; after ten attempts the image is left as it is. The rows of images that are not erased
-    are zero.
+    Bottom and right are exclusive. Areas are drawn uniformly from 2% to 33% of the image and aspect
+    ratios (height / width) log-uniformly from 0.3 to 3.3, as in torchvision. A rectangle that does
+    not fit is redrawn; after ten attempts the image is left as it is. The rows of images that are
+    not erased are zero.
 
     Args:
         count: Number of images.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
-        probability: Probability with which an image is erased.
+        probability: Probability with which an image is erased, if a rectangle fits.
         generator: CPU generator; the number of draws depends on ``count`` alone.
     """
     chosen = torch.rand(count, generator=generator, dtype=torch.float64) < probability
@@ -46,7 +46,7 @@ def erasing_boxes(
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
-    """Returns images whose pixels in the rectangles are 0, the mean colour of normalised images.
+    """Returns images with pixels of 0 in the rectangles: the mean that was subtracted from them.
 
     Args:
         images: (N, 3, H, W) normalised images.

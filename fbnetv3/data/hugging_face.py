@@ -36,12 +36,14 @@ class HuggingFaceDataset(FileDataset):
         name: Name of the data set in error messages and logs.
         image: Column of the images; "" stands for the only one of the type ``Image``.
         label: Column of the classes; "" stands for the only one of the type ``ClassLabel``.
-        cache_bytes: Largest size of the cache per process in bytes; 0 disables it.
+        cache_bytes: Largest size of the cache of decoded images per process, in bytes; 0 disables
+            it.
 
     Raises:
-        DataError: ``dataset`` is not a single split with rows, a column is missing or
-            ambiguous, or an image has no class.
+        DataError: ``dataset`` is not a single split with rows, a column is missing, ambiguous or of
+            another type, or an image has no class.
         MissingPackageError: ``datasets`` is not installed.
+        BrokenPackageError: Importing ``datasets`` fails.
     """
 
     def __init__(
@@ -97,11 +99,13 @@ def open_hugging_face(address: str, folder: Path | None = None) -> HuggingFaceDa
 
     Args:
         address: Address of a split.
-        folder: Existing folder NAME that ``save_to_disk`` has written; None stands for the hub.
+        folder: Existing folder NAME that ``save_to_disk`` has written, for which ``config`` has no
+            effect; None stands for the hub.
 
     Raises:
         DataError: The address is malformed, or the split cannot be opened or is not allowed.
         MissingPackageError: ``datasets`` is not installed.
+        BrokenPackageError: Importing ``datasets`` fails.
     """
     name, options = parse_address(address)
     datasets = require("datasets", "huggingface")

@@ -27,7 +27,7 @@ _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 class MapDataset(ImageDataset):
     """A map-style data set of (image, label) pairs, such as torchvision's.
 
-    An image is anything that ``fbnetv3.data.read_image`` reads: a Pillow image, or a tensor
+    An image is anything that ``fbnetv3.data.read_image`` reads, such as a Pillow image, or a tensor
     (C, H, W) of uint8, or of floats from 0 to 1. A pair may also be a mapping with the keys
     ``image`` and ``label``. Before a training reads an item, the generators of torch, ``random``
     and numpy are seeded from the seed, the epoch and the index, so that random transforms in the
@@ -43,8 +43,8 @@ class MapDataset(ImageDataset):
         num_classes: Number of classes without names; 0: the largest label + 1.
 
     Raises:
-        DataError: There is no length or no item, an item cannot be read or is not allowed, or a
-            label is not a whole number from 0 to the number of classes - 1.
+        DataError: ``dataset`` has no length, no ``__getitem__`` or no item, an item cannot be read
+            or is not allowed, or a label is not a whole number from 0 to the number of classes - 1.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ def _length(dataset: Any, name: str) -> int:
 def reproducible() -> Iterator[None]:
     """Seeds ``random`` and numpy from torch's generator for a ``with`` block.
 
-    After the block, the states of all three generators are as before.
+    After the block, the states of these two and of torch's CPU generator are as before.
     """
     numpy_state = np.random.get_state()  # noqa: NPY002 - transforms of users draw from it
     state = random.getstate(), torch.default_generator.get_state()

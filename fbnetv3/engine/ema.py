@@ -18,8 +18,8 @@ from fbnetv3.errors import FBNetError
 class EMAError(FBNetError):
     """An average is used wrongly.
 
-    Its decay is out of range, it does not fit a model or a state, or a method is called while it is
-    swapped into a model.
+    Its decay is out of range, it does not fit a model or a state, or it is updated, loaded or
+    swapped while it is already swapped into a model.
     """
 
 
@@ -44,7 +44,7 @@ def _first_names(named: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _shadow_dtype(tensor: Tensor) -> torch.dtype:
-    # In 16 bits, changes by (1 - decay) would be rounded away: the average would never change.
+    # With a decay near 1, a change by (1 - decay) would be rounded away in 16 bits.
     small = tensor.is_floating_point() and tensor.element_size() < 4
     return torch.float32 if small else tensor.dtype
 
@@ -78,7 +78,7 @@ class _Plan:
     copied: list[tuple[list[Tensor], list[Tensor]]]
 
     def holds_for(self, model: nn.Module) -> bool:
-        """Returns whether ``model`` still consists of the tensor objects that were listed."""
+        """Returns whether ``model`` still has the listed tensor objects, of the listed kinds."""
         return (
             model is self.model
             and all(
@@ -137,8 +137,8 @@ class ModelEMA:
             model: The network.
 
         Raises:
-            EMAError: The model has other tensors than the average, or the average is swapped into
-                a model.
+            EMAError: The model has other tensors, or other tied weights, than the average, or the
+                average is swapped into a model.
         """
         self._require_not_swapped("update")
         plan = self._plan_for(unwrap(model))
@@ -165,8 +165,8 @@ class ModelEMA:
             ``model``.
 
         Raises:
-            EMAError: The model has other tensors than the average, or the average is already
-                swapped into a model.
+            EMAError: The model has other tensors, or other tied weights, than the average, or the
+                average is already swapped into a model.
         """
         self._require_not_swapped("swapped_into")
         tensors = dict(self._plan_for(unwrap(model)).tensors)

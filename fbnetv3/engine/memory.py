@@ -22,7 +22,8 @@ These are the output itself (for batch norm), the output of the norm (for the ac
 output of the activation (for the next convolution). Measured with the networks of the zoo, the
 kept tensors have 2.99 to 3.02 values per element in float32, see tests/engine/test_memory.py.
 """
-# Values that an optimizer keeps for each weight
+# Values that an optimizer keeps for each weight (SGD: with a momentum above 0; Muon: for the
+# weights that AdamW does not update)
 _OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1, "adamw": 2, "lion": 1, "muon": 1}
 _MOST_STATES = 2  # assumed for registered optimizers, such as Adam
 _GB = 1e9  # bytes
@@ -33,7 +34,8 @@ class MemoryEstimate:
     """The memory of a training step of one process, in bytes.
 
     Working memory of the libraries, gradients of activations and other programs are not counted:
-    a step takes at least this much, unless parts of the network are frozen (MODEL.FREEZE).
+    a step takes at least this much, unless parts of the network are frozen (MODEL.FREEZE), or the
+    optimizer keeps fewer values per weight than assumed, as SGD without momentum does.
 
     Attributes:
         activations: Activations that the forward pass keeps for the backward pass.

@@ -1,6 +1,7 @@
 """Optimizers: RMSProp in TensorFlow's form, torch's and timm's, over groups of parameters.
 
-Norms and biases can have other weight decays, and layers other learning rates.
+Norms and biases can have other weight decays than the weights of convolutions and linear layers,
+and the layers can have different learning rates.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class RMSpropTF(Optimizer):
     The paper trains with RMSProp at lr 0.026 and gives no alpha, eps or momentum. The defaults
     here (0.9, 1e-3, 0.9) are those of the MnasNet and EfficientNet code, whose search spaces and
     recipe FBNetV3 shares. With torch's plain defaults the first step moves each weight by
-    lr / sqrt(1 - 0.99) = 10 lr whatever its gradient, which can make the training diverge.
+    lr / sqrt(1 - 0.99) = 10 lr, however small its gradient (unless it is near eps, 1e-8), which can
+    make the training diverge.
 
     Args:
         params: Parameters, or groups of them.
@@ -169,7 +171,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 def _with_rates(
     groups: list[dict[str, Any]], model: nn.Module, recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """Splits groups by the factor of the learning rate; the highest one comes first.
+    """Splits groups by the factor of the learning rate; the highest factor comes first.
 
     The groups are unchanged if the recipe has the same learning rate for all parameters.
     """
@@ -247,9 +249,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     The paper names RMSProp and SGD but gives no momentum, alpha or eps. Both use the recipe's
     momentum (0.9 by default); alpha and eps are the defaults of :class:`RMSpropTF`. SGD uses
     Nesterov's momentum unless the recipe switches it off. AdamW is torch's; Lion and Muon are
-    timm's. Their weight decay is decoupled: a step subtracts ``lr * weight_decay * w``. Muon
-    updates the weights of convolutions and linear layers, and AdamW the classifier, norms and
-    biases, with the same learning rate.
+    timm's. These three decouple the weight decay: a step subtracts ``lr * weight_decay * w``.
+    ``muon`` updates the weights of convolutions and linear layers by Muon, and the classifier,
+    norms and biases by AdamW, with the same learning rate but for the recipe's factors.
 
     Args:
         model: Network; its frozen parameters (``requires_grad=False``) are left out.

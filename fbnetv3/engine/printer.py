@@ -45,7 +45,7 @@ def _decimal(epochs: float) -> str:
 
 
 def _values(storage: EventStorage) -> Iterator[str]:
-    """Yields losses, learning rate, seconds, speed, memory and the time left, where known."""
+    """Yields losses, learning rate, seconds per step, speed, memory, time left, where known."""
     now = {name: value for name, (value, i) in storage.latest().items() if i == storage.iter}
     hints = storage.smoothing_hints()
     for name, history in storage.histories().items():

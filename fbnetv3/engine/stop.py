@@ -62,11 +62,11 @@ class StopAgreement:
 class StopHook(HookBase):
     """Stops with a checkpoint after the step in which one of :func:`stop_signals` arrives.
 
-    Several ranks stop after the next step in which they exchange signals.
+    Several ranks stop after the next step at whose end they exchange signals.
 
-    In a training of one process, a second signal stops at once. In a training of several processes,
-    further signals are ignored: batch systems send them to all processes, and launchers pass them
-    on.
+    In a training of one process, a second signal stops at once, without a checkpoint. In a training
+    of several processes, all signals after the first are ignored: batch systems send a signal to
+    all processes, and launchers pass it on, so that a process may receive it twice.
 
     Args:
         save: Function that saves a checkpoint and returns its path; None on ranks other than 0.

@@ -1,7 +1,7 @@
-"""The formats of exported files: for each a function that writes it and one that runs it.
+"""The formats of exported files, each with functions that write a file and, mostly, run it.
 
-To add a format, write the three functions of a :class:`Format` in a file of this folder, and list
-it in ``FORMATS``.
+To add a format, write ``write``, ``load`` and ``problem`` of its :class:`Format` in a file of this
+folder, and list it in ``FORMATS``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Format:
         problem: Function that returns the reason why the format cannot be used, or an empty string.
         any_batch: Whether a file takes batches of any size. Otherwise it takes single images.
         quantized: Whether the file computes with 8-bit integers, so that its outputs differ from
-            PyTorch's.
+            PyTorch's by more than the rounding of floats.
     """
 
     name: str

@@ -71,7 +71,8 @@ def get_runtime(name: str) -> FileRuntime:
     """Returns a runtime by name.
 
     Raises:
-        ExportError: The name is unknown, or the runtime is not installed.
+        ExportError: The name is unknown, or the runtime cannot be used, for example because it is
+            not installed.
     """
     if name not in RUNTIMES:
         allowed = ", ".join(RUNTIMES)

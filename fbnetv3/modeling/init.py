@@ -8,9 +8,9 @@ from torch import nn
 def init_weights(module: nn.Module) -> None:
     """Initialises every ``Conv2d``, ``BatchNorm2d`` and ``Linear`` inside ``module``.
 
-    A block may have a method ``zero_init_last``. With a shortcut, it sets the weight of the last
-    batch norm of the residual branch to 0, so that the block starts as the identity (Goyal et al.,
-    2017, section 5.1). Short trainings then learn faster.
+    A block may have a method ``zero_init_last``. In most blocks with a shortcut, it sets the weight
+    of the last batch norm of the residual branch to 0, so that the block starts as the identity
+    (Goyal et al., 2017, section 5.1). Short trainings then learn faster.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

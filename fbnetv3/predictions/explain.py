@@ -1,7 +1,8 @@
 """Class-activation pictures: where in an image a classifier sees a class.
 
 pytorch-grad-cam computes the maps by LayerCAM (Jiang et al., 2021): the sum over the channels of a
-feature map, each value weighted by the positive part of the gradient of the class's logit.
+feature map, in which each value is weighted by the positive part of the derivative of the class's
+logit with respect to this value.
 Unlike Grad-CAM, it does not need the very last feature map, which only has 2 x 2 values in the
 networks for images of 32 pixels.
 """
@@ -43,8 +44,8 @@ class Explainer:
     Raises:
         MissingPackageError: pytorch-grad-cam is not installed.
         BrokenPackageError: Importing pytorch-grad-cam fails.
-        PredictError: The network, such as a transformer, has no feature map (channels, H, W) before
-            its classifier.
+        PredictError: The network, such as a transformer, has no feature map (channels, H, W) of
+            sufficient size before its classifier.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -72,7 +73,9 @@ class Explainer:
         return values
 
     def picture(self, pixels: Pixels, classes: Sequence[tuple[str, float]]) -> Image.Image:
-        """Returns the crop and, next to it, a copy per class with its map on top, blue to red.
+        """Returns the crop and, to its right, a copy per class with its map drawn over it.
+
+        Colours go from blue (0) to red (1).
 
         Args:
             pixels: Crop (H, W, 3) that the network sees.

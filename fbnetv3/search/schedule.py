@@ -116,7 +116,7 @@ class Schedule:
         return sum(map(self.limit_of, range(batch)))
 
     def size(self) -> int:
-        """Returns the number of trials of the search if none fails and no batch is short."""
+        """Returns the number of trials of the search if none fails and every batch is full."""
         settings = self.settings
         further = expected_promotions(settings.rungs, settings.batch_size, settings.iterations)
         finals = (self.count - self._coarse) * settings.finalists * settings.final_seeds

@@ -27,7 +27,7 @@ _MOST_PARTS, _LEAST_PART = 3, 16
 """Largest number of parts of the first batch, and smallest number of candidates of a part."""
 _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
 _LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
-"""Smallest value of each number."""
+"""Smallest allowed value of each setting that is a whole number, besides ``first_parts``."""
 _MAX_CHARACTERS = 300
 """Largest number of characters that describe a variable or constraint before a hash follows."""
 
@@ -47,19 +47,19 @@ class SearchSettings:
         pool_size: Number of candidates in the quasi-Monte Carlo pool (n in the paper); at least
             ``batch_size``.
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
-        first_parts: Number of parts of equal size in which the first batch is trained, from 1 to
-            ``batch_size``. The first part is spread over the space; the predictor chooses each
-            further part from the scores of the parts before. None: as many parts of at least 16
-            candidates as fit into the batch, at most 3. But the batch has one part if the predictor
-            has no posterior (only ``default`` has one), and with ``ahead``, ``rungs`` or several
-            objectives.
+        first_parts: Number of parts in which the first batch is trained, from 1 to ``batch_size``;
+            their sizes differ by at most one candidate. The first part is spread over the space;
+            the predictor chooses each later part from the scores of the parts before it. None: at
+            least one part, and as many of at least 16 candidates as fit into the batch, at most 3.
+            But the batch has one part if the predictor has no posterior (only ``default`` has one),
+            and with ``ahead``, ``rungs`` or several objectives.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
             or ``random`` (a baseline that learns nothing).
-        early_stop_threshold: Rank correlation of an epoch's scores with the final scores of the
-            first batch that suffices for later candidates to stop at this epoch, in (0, 1]; None:
-            all candidates train in full.
+        early_stop_threshold: Rank correlation with the final scores, in (0, 1]. Candidates after
+            the first batch stop at the first epoch from which on the scores in the first batch
+            have at least this correlation. None: all candidates train in full.
         early_stop_over: Candidates of the first batch whose rank correlation counts: ``all``
             (the paper) or ``better_half``.
         finalists: Number of candidates that stage 2 proposes for training; at least 0.
@@ -240,9 +240,9 @@ class SearchSettings:
     ) -> dict[str, Any]:
         """Returns the values that the scores of a search depend on, exactly, as plain values.
 
-        :meth:`describe` rounds numbers and leaves out scales; here, numbers have all digits. Fields
-        of variables and constraints that have their default are left out, so that a version that
-        adds a field returns the same.
+        :meth:`describe` rounds numbers, and leaves out whether a range is logarithmic; here,
+        numbers have all digits. Fields of variables and constraints that have their default are
+        left out, so that a version that adds a field returns the same.
 
         Args:
             space: Space of the search.
@@ -293,7 +293,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def _exact(value: Any) -> str:
     """Returns the type of a dataclass and its fields that differ from their defaults, as a string.
 
-    A long result is cut, and a hash of the whole follows.
+    The name is left out, except that of a constraint. A long result is cut, and a hash of the whole
+    follows.
     """
     fields = [
         f"{f.name}={getattr(value, f.name)!r}"

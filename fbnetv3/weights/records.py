@@ -1,7 +1,7 @@
 """Weight records: address, preprocessing, accuracy and licence of each set of weights.
 
 The records are data in ``records/*.yaml``, one file per source. The ``defaults`` of a file apply to
-all of its entries.
+its entries that do not set these fields themselves.
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ class WeightRecord:
         recipe: Address of the recipe that the weights' authors publish; None: unknown.
         note: Further remarks.
         origin: Source of the record: ``"fbnet"``, ``"timm"`` or ``"own"``.
+
+    Raises:
+        RecordError: A value is not allowed, or not exactly one of ``url`` and ``path`` is given.
     """
 
     name: str

@@ -45,8 +45,8 @@ class Transfer:
     """The download of a file in up to ``ATTEMPTS`` attempts.
 
     An attempt continues where the previous attempt ended, if the server supports this and its
-    ``ETag`` or ``Last-Modified`` header shows that the file is the same. Otherwise the attempt
-    starts from the first byte.
+    strong ``ETag`` or its ``Last-Modified`` header shows that the file is the same. Otherwise the
+    attempt starts from the first byte.
 
     Args:
         url: Address of the file, ``http://`` or ``https://``.

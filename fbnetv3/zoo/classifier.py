@@ -35,7 +35,7 @@ class Classifier:
         model: Network in evaluation mode.
         transform: Preprocessing from an image to a tensor (3, H, W).
         classes: Names of the classes, in the order of the logits.
-        source: File or zoo name of the weights.
+        source: File, run folder or zoo name of the weights.
         several_labels: Whether an image may have several classes. The probability of each class is
             then a sigmoid of its logit instead of a softmax of all logits.
     """
@@ -92,6 +92,9 @@ class Classifier:
 
         Returns:
             Names of classes with their probabilities, the most probable first.
+
+        Raises:
+            DataError: The image cannot be read.
         """
         values, indices = self.scores([image])[0].topk(min(k, len(self.classes)))
         names = [self.classes[i] for i in indices.tolist()]
@@ -124,8 +127,8 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
             the architecture. If the file contains no preprocessing, that of ``model`` is used.
 
     Raises:
-        WeightsFileError: The file is damaged, holds a detector, or does not contain its
-            architecture and ``model`` is None.
+        WeightsFileError: The file is damaged, holds a detector, does not contain its architecture
+            and ``model`` is None, or names more or fewer classes than its classifier has outputs.
         ArchError: ``model`` is unknown, or the architecture in the file is not valid.
         RecordError: The zoo has no weights of the name ``model``.
         LoadError: The weights do not fit the architecture.

@@ -1,9 +1,10 @@
 """The next batch by a predictor with a posterior: expected improvement and Thompson sampling.
 
-Half of the batch maximises expected improvement and exploits the model. The candidates of the other
-half are optima of functions sampled from the predictor's posterior, so that the batch does not rely
-on a single model. Both halves are found with the genetic operators of stage 2, starting from the
-pool and from mutants of the best candidates trained so far, so a batch is not limited to the pool.
+About half of the batch maximises expected improvement and exploits the model. The candidates of the
+other half are optima of functions sampled from the predictor's posterior, so that the batch does
+not rely on a single model. Both halves are found with the genetic operators of stage 2, starting
+from the pool and from mutants of the best candidates trained so far, so a batch is not limited to
+the pool.
 """
 
 from __future__ import annotations

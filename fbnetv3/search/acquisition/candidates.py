@@ -32,7 +32,8 @@ class Candidates:
         feasible_space: Space and constraints.
         encoding: Encoding of the space's candidates as features.
         pool: Feasible candidates.
-        elite: (candidates, variables) levels of the best candidates trained so far, best first.
+        elite: (candidates, variables) levels (indices of values) of the best candidates trained so
+            far, best first.
         bounds: Model of the bounds on scores; None: scores have no bounds.
     """
 

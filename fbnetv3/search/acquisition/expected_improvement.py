@@ -1,7 +1,7 @@
 """Batches of high expected improvement (EI), chosen one candidate at a time.
 
-Each chosen candidate is added to the model with a fantasy label before the next one is chosen
-("Kriging believer"; Ginsbourger et al., 2010).
+Each chosen candidate is added to the model with a fantasy label, its posterior mean in place of a
+score, before the next one is chosen ("Kriging believer"; Ginsbourger et al., 2010).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from fbnetv3.search.predictors.networks import Floats
 from fbnetv3.search.space.encoding import Features
 from fbnetv3.search.space.parameters import Levels
 
-_SURVIVORS, _GENERATIONS = 6, 5  # survivors per island, generations per search
+# Survivors per island (a population that evolves beside others), and generations per search
+_SURVIVORS, _GENERATIONS = 6, 5
 _MAX_SEARCHES = 24
 """Largest number of genetic searches for a batch.
 
@@ -46,7 +47,7 @@ class Improvement(Protocol[Visit]):
     """What candidates are to improve on: a best score, or a front."""
 
     def visit(self, levels: Levels, features: Features) -> Visit:
-        """Returns the posterior of candidates, which later calls bring up to date cheaply.
+        """Returns the posterior of candidates, which :meth:`log_of_visited` updates cheaply.
 
         Args:
             levels: (n, variables) candidates.
@@ -153,7 +154,7 @@ def improvement_batch(
     model = FantasyModel(gp, count + len(pending))
     best = gp.best_mean if best is None else best
     if len(pending):
-        # Only candidates that meet constraints and bounds can be the incumbent.
+        # Only candidates that meet the constraints, and probably the bounds, can be the incumbent.
         fantasies = model.add(candidates.encode(pending))[candidates.may_win(pending)]
         best = max([best, *fantasies.tolist()])
     return choose_batch(candidates, BestScore(model, best), starts, count, tried, random)

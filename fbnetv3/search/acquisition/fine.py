@@ -37,7 +37,7 @@ _MAX_DRAWS = 50
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """Settings of stage 2. The defaults are the paper's (A.2), except for the last two.
+    """Settings of stage 2. The defaults are the paper's (A.2), except for the last two settings.
 
     Attributes:
         best: Number of candidates in the first generation that are the best trained so far (p).
@@ -123,7 +123,7 @@ def evolve(
     settings: EvolutionSettings,
     random: np.random.Generator,
 ) -> Evolved:
-    """Evolves candidates until the best predicted score saturates.
+    """Evolves candidates until the best predicted score saturates, or for ``max_generations``.
 
     Args:
         feasible: Space and constraints; children that violate a constraint are discarded.
@@ -209,8 +209,8 @@ def parents_fitness(
 def adaptive_rates(scores: Floats, fitness: Floats, variables: int) -> tuple[Floats, Floats]:
     """Returns the crossover and mutation rate of each child (Srinivas & Patnaik, 1994, eqs. 3-4).
 
-    Both rates fall linearly between the mean score and the best score, so that children of good
-    parents change little.
+    Both rates fall linearly as f grows from the mean score to the best score, so that children of
+    good parents change little.
 
     With f the fitness of a child's parents, k1 = k3 = 1 and k2 = k4 = 0.5, as Srinivas and Patnaik
     recommend::
@@ -246,7 +246,7 @@ def _spread(scores: Floats) -> float:
 def best_candidates(
     pool: Pool, scores: Floats, count: int, statistics: Sequence[str]
 ) -> tuple[Pool, Floats]:
-    """Returns the candidates with the highest scores; of equal scores, lower statistics first."""
+    """Returns the best candidates, best first; of equal scores, lower statistics come first."""
     costs = [pool.statistics[name] for name in reversed(statistics)]
     order = np.lexsort([*costs, -scores])[:count]  # the last key counts most
     return pool.take(order), scores[order]

@@ -15,7 +15,10 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.search.errors import SearchError
 
 _STANDARD_ERRORS = 3
-"""Number of standard errors above chance from which an accuracy is not due to chance."""
+"""Number of standard errors above chance up to which an accuracy counts as chance.
+
+For the mAP, these are standard deviations of the mAPs of random scores.
+"""
 _DRAWS = 5
 """Number of classifiers with random scores from which the mAP of chance is estimated."""
 
@@ -34,8 +37,8 @@ def num_classes_from_config(cfg: CfgNode) -> int:
     """Returns the number of classes for which the costs of candidates are computed.
 
     This is SEARCH.FINAL_CLASSES, the number of classes of the final networks. If it is 0, this is
-    the number of classes of the candidates: the final networks have as many, or an earlier version,
-    which lacked the key, started the run.
+    the number of classes of the candidates: the final networks have as many, or an earlier version
+    of fbnetv3, which lacked the key, started the run.
 
     Raises:
         FBNetError: The number depends on the training set, which cannot be opened.
@@ -61,7 +64,7 @@ def final_classes(cfg: CfgNode) -> int:
         SEARCH.CLASSES of 0: candidates and final networks then have the same classes.
 
     Raises:
-        FBNetError: The training set cannot be opened.
+        FBNetError: The number depends on the training set, which cannot be opened.
     """
     if cfg.SEARCH.FINAL_CLASSES or not (cfg.SEARCH.CLASSES or is_detector(cfg)):
         return int(cfg.SEARCH.FINAL_CLASSES)
@@ -100,7 +103,7 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
 
 
 def chance_score(cfg: CfgNode) -> float:
-    """Returns the highest score, in percent, that a candidate reaches without learning.
+    """Returns the highest score, in percent, that counts as reached without learning.
 
     This is a top-1 accuracy (:func:`chance_top1`), a mean average precision of images with several
     labels (:func:`chance_map`), or a detector's AP
@@ -118,7 +121,7 @@ def chance_score(cfg: CfgNode) -> float:
 
 
 def chance_top1(dataset: ImageDataset) -> float:
-    """Returns the highest top-1 accuracy, in percent, that a candidate reaches without learning.
+    """Returns the highest top-1 accuracy, in percent, that counts as reached without learning.
 
     This is the accuracy of always predicting the most frequent class or of guessing, whichever is
     higher, plus three standard errors of an accuracy on the images that score candidates.
@@ -132,7 +135,7 @@ def chance_top1(dataset: ImageDataset) -> float:
 
 
 def chance_map(dataset: ImageDataset) -> float:
-    """Returns the highest mAP, in percent, that a candidate reaches without learning.
+    """Returns the highest mAP, in percent, that counts as reached without learning.
 
     This is the mean mAP of five classifiers with random scores, plus three standard deviations.
 

@@ -107,7 +107,7 @@ class Copy:
         self._uploaded: dict[str, tuple[int, int]] = {}
 
     def pull(self) -> None:
-        """Downloads the remote files."""
+        """Downloads the remote files, and deletes incomplete uploads from the remote folder."""
         self._files.invalidate_cache()
         if not self._files.isdir(self._remote):
             return

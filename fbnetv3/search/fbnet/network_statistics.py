@@ -69,7 +69,7 @@ class NetworkCosts:
         return self._known[key]
 
     def has(self, name: str, side: int) -> bool:
-        """Returns whether the costs of a network are known already."""
+        """Returns whether a network was counted already, even if it cannot be built or run."""
         return f"{name} at {side} px" in self._known
 
     def refusal_lines(self) -> list[str]:
@@ -91,8 +91,8 @@ class NetworkCosts:
     def read_file(self, path: Path) -> None:
         """Adds the costs of a file that :meth:`save` wrote.
 
-        A file of other versions of the libraries, other imported code or another number of classes
-        is ignored. So is a damaged one, with a warning.
+        A file of other versions of torch, torchvision or timm, of other imported code or of another
+        number of classes is ignored. So is a damaged or unreadable one, with a warning.
 
         Args:
             path: Path of the json file, which need not exist.
@@ -129,7 +129,9 @@ class NetworkCosts:
 
 
 class NetworkStatistics:
-    """Computes MACs, parameters and activations of candidates; NaN if there is no such network.
+    """Computes MACs, parameters and activations of candidates.
+
+    They are NaN if the network cannot be built, or cannot process images of its size.
 
     Args:
         name: Function from a candidate's values by variable to the name of its network.
@@ -139,7 +141,7 @@ class NetworkStatistics:
     Attributes:
         may_refuse: True: candidates whose statistics are NaN are not in the space.
         is_slow: True: a search should compute statistics of few candidates.
-        costs: The argument.
+        costs: Costs by network, as passed.
     """
 
     may_refuse = True

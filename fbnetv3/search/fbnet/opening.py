@@ -20,7 +20,7 @@ from fbnetv3.search.storage.earlier_trials import StoredStudy
 
 
 def setup_from_config(cfg: CfgNode, folder: RunFolder) -> SearchSetup:
-    """Returns the config and space of a search, after comparing the config with its folder's.
+    """Returns the config and space of a search, which must agree with a search in the folder.
 
     Raises:
         FBNetError: The config is invalid, a file or data set that it names cannot be read, or the
@@ -41,7 +41,8 @@ def setup_from_config(cfg: CfgNode, folder: RunFolder) -> SearchSetup:
 def _final_classes(cfg: CfgNode, folder: RunFolder) -> int:
     """Returns SEARCH.FINAL_CLASSES or, if it is 0, the value in the folder's config.
 
-    For a new folder, :func:`~fbnetv3.search.fbnet.datasets.final_classes` determines the value.
+    The value is 0 if that config, of an earlier version of fbnetv3, lacks the key. For a new
+    folder, :func:`~fbnetv3.search.fbnet.datasets.final_classes` determines the value.
     """
     if cfg.SEARCH.FINAL_CLASSES or not folder.config.is_file():
         return final_classes(cfg)
@@ -85,7 +86,8 @@ def _warm_start(cfg: CfgNode) -> str | StoredStudy | None:
     """Returns the source of the warm start; None: there is none.
 
     Raises:
-        SearchError: SEARCH.WARM_START_STUDY is set, but SEARCH.WARM_START can hold no studies.
+        SearchError: SEARCH.WARM_START_STUDY is set, but SEARCH.WARM_START is neither a URL nor a
+            folder.
     """
     source, study = cfg.SEARCH.WARM_START, cfg.SEARCH.WARM_START_STUDY
     if not study:

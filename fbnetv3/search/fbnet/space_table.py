@@ -88,7 +88,8 @@ def resolve(value: object, config: Mapping[str, Any]) -> Any:
 class TableReader:
     """Reads the values of a table.
 
-    Each mapping becomes a variable. Mappings with the same ``tie`` share one variable.
+    Each mapping with ``choices`` or a ``range`` becomes a variable. Mappings with the same ``tie``
+    share one variable.
 
     Attributes:
         parameters: Variable by name, ordered so that conditions refer to earlier variables only.
@@ -152,7 +153,7 @@ class TableReader:
         return Row(first, rest, n)
 
     def _when(self, key: str, op: Any) -> tuple[When, ...]:
-        """Returns the conditions on a row's op under which a key matters.
+        """Returns the conditions on a row's op of which one must hold for a key to matter.
 
         They are empty if the op is fixed, or if the key matters for all ops of the row.
         """
@@ -205,8 +206,8 @@ class TableReader:
                 empty, and the mapping has no ``when``, it always matters.
 
         Raises:
-            SearchError: The mapping does not describe a variable, or its range differs from another
-                range with the same ``tie``.
+            SearchError: The mapping does not describe a variable, its ``tie`` or ``when`` is not
+                allowed, or its values differ from those of another mapping with the same ``tie``.
         """
         if not isinstance(value, dict):
             return value

@@ -47,24 +47,28 @@ _LARGEST = 1e100
 class JointNASSampler(BaseSampler):
     """Sampler that proposes trials as stage 1 of :class:`~fbnetv3.search.JointNAS` does.
 
-    Until a trial is complete, the variables are unknown and are sampled at random. From then on,
-    the variables that all complete trials have (Optuna's intersection search space) are sampled
-    together: spread out over the space until ``n_startup_trials`` are complete, and by the search's
-    Gaussian process and networks afterwards. Other variables, such as those below a condition, are
-    sampled at random, and a warning says so once. Each constraint of the trials has a Gaussian
-    process of its own: samples are chosen that probably meet all constraints, and improve on the
-    best trial that does.
+    Until a trial is complete, the variables are unknown and are sampled by ``independent_sampler``,
+    at random by default. From then on, the variables that all complete trials have (Optuna's
+    intersection search space) are sampled together: spread out over the space until
+    ``n_startup_trials`` are complete, and by the search's Gaussian process and networks afterwards.
+    All other variables, such as those below a condition, are still sampled by
+    ``independent_sampler``, and a warning says so once. Each constraint of the trials has a
+    Gaussian process of its own: samples are chosen that probably meet all constraints, and improve
+    on the best trial that meets them.
 
     With ``n_jobs=1``, the samples follow from the seed and the results. Processes that share a
     study do not know what the samplers of the others have just proposed; threads do.
 
     Args:
         seed: Random seed; None: drawn at random.
-        n_startup_trials: Number of complete trials before the predictor is used; at least 1.
-        batch_size: Number of samples that are chosen at once, each in view of the others; at least
-            1. A larger batch takes less time per sample, and learns from results later.
+        n_startup_trials: Number of complete trials before the predictor is used; at least 1. Trials
+            with the same values count as one.
+        batch_size: Number of samples that are chosen at once, each in view of those before it in
+            the batch; at least 1. A larger batch takes less time per sample, and learns from
+            results later.
         pool_size: Number of candidates in the quasi-Monte Carlo pool; at least ``batch_size``.
-        independent_sampler: Sampler of the other variables; None: ``RandomSampler``.
+        independent_sampler: Sampler of the variables that are not sampled together; None:
+            ``RandomSampler``.
         constraints_func: Function from a trial to its constraints, each of which is met by a number
             of at most 0; see ``optuna.samplers.GPSampler``. With Optuna 5,
             ``trial.set_constraint`` replaces it.
@@ -221,7 +225,7 @@ class JointNASSampler(BaseSampler):
     def _as_trial(self, frozen: FrozenTrial, space: _Space) -> Trial | None:
         """Returns a trial of Optuna as a trial of the space.
 
-        None: the trial is waiting, or lacks a variable of the space or has another value of it.
+        None: the trial is waiting, lacks a variable of the space, or has a value outside of it.
         """
         params = self._handed.get(frozen.number, frozen.params)
         trial = space.trial(frozen.number, params)

@@ -1,4 +1,7 @@
-"""Genetic operators on populations of levels, for both stages of a search."""
+"""Genetic operators on populations of candidates, for both stages of a search.
+
+A candidate is a row of levels; a level is the index of the value of a variable.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def crossover(
 
 
 def mutate(space: SearchSpace, levels: Levels, rates: Rates, random: np.random.Generator) -> Levels:
-    """Returns canonical copies in which some variables have other levels.
+    """Returns copies in which some variables have other levels, and inactive ones their first.
 
     Args:
         space: Space of the candidates.

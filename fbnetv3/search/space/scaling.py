@@ -1,9 +1,12 @@
-"""Scaling by powers of two, which is exact: only the exponents of the numbers change.
+"""Scaling by powers of two: only the exponents of the numbers change.
+
+This is exact unless a product overflows, or is so small that float64 has fewer digits for it.
 
 Scores and statistics may have any unit: they may be probabilities of 1e-13 or counts of 1e160.
 Squares may overflow or underflow, and a fixed tolerance fits one unit only. Values are therefore
 scaled to a largest magnitude between 0.5 and 1 before they are squared or compared with a
-tolerance. For values of ordinary magnitude this changes no bit of the results.
+tolerance. Besides the comparisons, this changes no bit of the results for values whose squares
+neither overflow nor underflow.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ def sqlite_file(url: str) -> str | None:
 
     Returns:
         The path. "" for a database in memory, and for a string that is not a URL. None for any
-        other database, and for a SQLite URL with a query or host, which may refer to another file.
+        other database, and for a SQLite URL with a driver, query or host, which may refer to
+        another file.
     """
     try:
         parsed = make_url(url)
@@ -107,8 +108,8 @@ def open_storage(url: str) -> RDBStorage:
     Optuna's tables are created if the database lacks them.
 
     Raises:
-        SearchError: The URL refers to a SQLite file that no search of this project can have
-            written; see ``guard.py``.
+        SearchError: The URL refers to a SQLite file that cannot be read, or that no search of this
+            project can have written; see ``guard.py``.
     """
     from optuna.storages import RDBStorage
 
@@ -132,10 +133,13 @@ def _engine_arguments(url: str) -> dict[str, Any]:
 
 @contextmanager
 def snapshot(url: str) -> Iterator[str]:
-    """Yields the URL of a private copy of a SQLite file, or the given URL for any other storage.
+    """Yields the URL of a private copy of a SQLite file.
+
+    The given URL is yielded if the file is missing, and for any other storage.
 
     Raises:
-        SearchError: The file cannot be read, or no search of this project can have written it.
+        SearchError: The file cannot be read or is too large, or no search of this project can have
+            written it.
     """
     path = sqlite_path(with_driver(url))
     if path is None or not path.exists():
@@ -173,7 +177,8 @@ def require_study(url: str, study: str) -> None:
 def is_new_database(url: str) -> bool:
     """Returns whether a database is missing, or another process may be creating it right now.
 
-    A SQLite file is judged by its age alone, because opening it may not be safe.
+    A database of a server is missing if it lacks Optuna's tables. A SQLite file is judged by its
+    size and age alone, because opening it may not be safe.
     """
     path = _sqlite_path(url)
     if path is None:
