@@ -52,7 +52,8 @@ class ScoreBounds:
     Args:
         encode: Function from candidates, (n, variables), to their features.
         levels: (n, variables) candidates with scores.
-        excesses: (n, bounds) excess of each candidate over each bound; NaN: unknown.
+        excesses: (n, bounds) excess of each candidate over each bound; NaN: unknown. A bound over
+            which no excess is known is ignored.
         seed: Random seed of the selection of candidates, if there are too many for a GP.
     """
 
@@ -104,7 +105,7 @@ class _Excess:
 
     def __init__(self, X: Floats, excess: Floats, seed: int) -> None:
         c = bilog(excess)
-        rows = select_training_points(-np.abs(c), seed)  # candidates near the bound, and others
+        rows = select_training_points(-np.abs(c), seed)  # nearest to the bound, and others
         y, mean, std = standardise(c[rows])
         self._zero = -mean / std  # c = 0 in the unit of y
         self._gp = fit_gp(X[rows], y)

@@ -24,7 +24,8 @@ from fbnetv3.weights.run_folder import weights_in
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
-    If a key names the folder of a training, the file is that of the training's weights.
+    If a key names the folder of a training, the file is that of the training's weights. Keys that
+    name no existing file, such as the name of a built-in space, are left out.
 
     Raises:
         SearchError: A file cannot be read.
