@@ -34,7 +34,8 @@ def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
         the published FBNet tables do; ``macs_conv`` does not, as in most papers.
 
     Raises:
-        ArchError: The name is unknown, or the resolution is too small for the network.
+        ArchError: The name is unknown, the yaml file cannot be read or is not valid, or the
+            resolution is not a whole number or too small for the network.
     """
     table = get_arch(arch) if isinstance(arch, str) else arch
     side = table.resolution if resolution is None else resolution

@@ -73,7 +73,7 @@ def build_lr_scheduler(
 ) -> LambdaLR:
     """Returns a scheduler that sets ``lr = peak * lr_factor(epoch)``.
 
-    The epoch is ``(iteration - offset) / iters_per_epoch``. This function sets the lr of the first
+    The epoch is ``(iteration - offset) / iters_per_epoch``. This function sets the lr of the next
     iteration; call ``step()`` after each iteration, as detectron2's ``hooks.LRScheduler`` does. The
     scheduler's state consists of plain values.
 
