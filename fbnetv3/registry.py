@@ -153,7 +153,7 @@ def _is_of_package(entry: Any) -> bool:
 def _is_same_definition(entry: Any, other: Any) -> bool:
     """Returns whether two distinct classes or functions have the same module and name.
 
-    They then come from one definition that was run twice. Lambdas have no name of their own.
+    They then count as one definition that was run twice. Lambdas have no name of their own.
     """
     names = [
         (getattr(e, "__module__", None), getattr(e, "__qualname__", None)) for e in (entry, other)

@@ -63,9 +63,9 @@ def count_cost_arrays(
 
     Args:
         rows: Rows of the table, as blocks or flat mappings. ``k``, ``e``, ``c``, ``n`` and integer
-            options may be arrays of shape (candidates,), and so may ``op``: keys that the op of
-            a candidate does not accept are then ignored. ``act``, ``se`` and ``se_ratio`` are
-            shared by all candidates.
+            options may be arrays of shape (candidates,), with a value for each network, and so may
+            ``op``: keys that the op of a candidate does not accept are then ignored. ``act``,
+            ``se`` and ``se_ratio`` are shared by all candidates.
         resolution: Side of the input in pixels, an int or an array of shape (candidates,).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
         num_classes: Number of logits, an int or an array of shape (candidates,).

@@ -195,8 +195,8 @@ class WandbWriter:
     """Records a run in Weights & Biases; a search and its trials share a group.
 
     Mode, project and account come from W&B's environment variables and its login. Without a
-    login and WANDB_MODE the run is recorded offline, in the folder ``wandb`` of the run, for
-    ``wandb sync``.
+    login, and if WANDB_MODE is not set, the run is recorded offline, in the folder ``wandb`` of the
+    run, for ``wandb sync``.
     """
 
     def __init__(self, run: WriterRun) -> None:

@@ -22,7 +22,7 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import unique_rows
 from fbnetv3.search.trial import Trial
 
-_FINE = 22  # separates the random streams of one seed
+_FINE = 22  # separates the random numbers of stage 2 from others of the same seed
 
 
 class StageTwo:
@@ -63,7 +63,8 @@ class StageTwo:
             model: Model of the score.
             part: Part of the space in which candidates evolve.
             top_k: Number of candidates; None: ``evolution.top`` of the settings.
-            failures: Model of the candidates to leave out; None: no candidate is left out.
+            failures: Model of the candidates to leave out, unless the whole first generation is
+                predicted to fail; None: no candidate is left out.
         """
         predictor, settings = model.predictor, self._settings.evolution
         if top_k is not None and top_k > settings.top:
@@ -101,7 +102,8 @@ class StageTwo:
             trained: Candidates with scores, and the costs.
             count: Number of candidates.
             taken: Keys of candidates that may not be chosen.
-            failures: Model of the candidates to leave out; None: no candidate is left out.
+            failures: Model of the candidates to leave out, unless the whole first generation is
+                predicted to fail; None: no candidate is left out.
         """
 
         def points_of(pool: Pool) -> np.ndarray:

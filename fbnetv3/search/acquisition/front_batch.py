@@ -2,10 +2,10 @@
 
 As for one score (``batch.py``), half of the batch maximises expected improvement, here of the
 hypervolume. These candidates are chosen one after the other; predictions stand in for the scores of
-those chosen before ("fantasies"). Each candidate of the other half maximises functions that are
-sampled from the predictors' posteriors, one for each score. To this end, the sampled scores and the
-known costs are combined by a hypervolume scalarisation (Golovin and Zhang, 2020, "Random
-Hypervolume Scalarizations for Provable Multi-Objective Black Box Optimization", Definition 2):
+those chosen before ("fantasies"). For each candidate of the other half, functions are sampled from
+the predictors' posteriors, one for each score. The candidate maximises a hypervolume scalarisation
+of the sampled scores and the known costs (Golovin and Zhang, 2020, "Random Hypervolume
+Scalarizations for Provable Multi-Objective Black Box Optimization", Definition 2):
 
     s(y) = min_j (y_j - r_j) / (scale_j direction_j),    direction on the positive unit sphere
 
@@ -115,7 +115,7 @@ class _Visit:
 class FrontImprovement:
     """Improvement of the hypervolume of a front.
 
-    The front is the non-dominated ones of these points: the posterior means of trained candidates,
+    The front has the non-dominated points among these: the posterior means of trained candidates,
     and the predictions that stand in for the scores of pending and chosen ones, with exact costs.
 
     Args:

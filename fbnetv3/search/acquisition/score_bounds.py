@@ -43,7 +43,10 @@ from fbnetv3.search.space.pool import Pool
 LIKELY = float(np.log(0.5))
 """Smallest log probability with which a candidate counts as one that meets the bounds."""
 _PENALTY = 1e6
-"""A sampled score is replaced by -1e6 (1 + violation) where a sampled bound is violated."""
+"""A sampled score is replaced by -1e6 (1 + violation) where a sampled bound is violated.
+
+The violation is the sum of max(c, 0) / sd over the bounds.
+"""
 
 
 class ScoreBounds:
@@ -77,7 +80,7 @@ class ScoreBounds:
         return total
 
     def fails(self, pool: Pool) -> Mask:
-        """Returns which candidates of a pool probably violate a bound; see ``Avoided``."""
+        """Returns :meth:`are_violated` for a pool, as the protocol ``Avoided`` prescribes."""
         return self.are_violated(pool.levels)
 
     def are_violated(self, levels: Levels) -> Mask:
@@ -145,7 +148,7 @@ class SampledBounds:
         self._encode, self._excesses = encode, excesses
 
     def applied(self, values: Floats, levels: Levels) -> Floats:
-        """Returns sampled scores, (n, functions), far below all others where a bound is violated.
+        """Returns sampled scores, (n, functions), with at most -1e6 where a bound is violated.
 
         Args:
             values: (n, functions) sampled scores.

@@ -15,7 +15,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
-_SOBOL_STREAM, _SAMPLE_STREAM = 11, 12  # separate the random streams of one seed
+_SOBOL_STREAM, _SAMPLE_STREAM = 11, 12  # separate the uses of one seed
 _BLOCK = 2**15
 """Largest number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
