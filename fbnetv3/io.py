@@ -44,13 +44,14 @@ _DISK_ERRNOS = (
 
 
 class WriteError(FBNetError):
-    """A file cannot be written, because permission, disk space or its folder is missing."""
+    """A file cannot be written, for example because permission or disk space is missing."""
 
 
 def is_disk_fault(error: BaseException) -> bool:
     """Returns whether an error says that a disk is full, read-only, not accessible, broken or gone.
 
-    Errors about missing files and lost connections, which are OSErrors as well, do not count.
+    Errors about missing files and about connections that were refused or reset, which are OSErrors
+    as well, do not count.
     """
     return isinstance(error, OSError) and error.errno in _DISK_ERRNOS
 
@@ -121,8 +122,8 @@ def open_regular(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Binar
         max_bytes: Largest allowed size in bytes.
 
     Raises:
-        OSError: The file cannot be read, is larger than ``max_bytes``, or is a pipe or device,
-            which may be endless.
+        OSError: The file cannot be read, is larger than ``max_bytes``, or is no regular file: a
+            folder, or a pipe or device, which may be endless.
     """
     _check_regular(os.stat(path), path)  # first, since opening has side effects on some devices
     # In non-blocking mode, opening a pipe does not wait for its other end.
@@ -151,8 +152,8 @@ def read_file(path: str | os.PathLike[str], kind: str) -> bytes:
         kind: Key of :data:`MAX_BYTES`.
 
     Raises:
-        OSError: The file cannot be read, is larger than files of its kind may be, or is a pipe or
-            device.
+        OSError: The file cannot be read, is larger than files of its kind may be, or is no regular
+            file.
     """
     with open_regular(path, MAX_BYTES[kind]) as file:
         return file.read()
@@ -178,7 +179,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """Returns the sha256 of a file as 64 hexadecimal digits.
 
     Raises:
-        OSError: The file cannot be read, is larger than weights may be, or is a pipe or device.
+        OSError: The file cannot be read, is larger than weights may be, or is no regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path, MAX_BYTES["weights"]) as file:
@@ -191,7 +192,7 @@ def refuse_links_out(folder: str | os.PathLike[str], patterns: Iterable[str]) ->
     """Checks that writing into a possibly untrusted folder cannot change files outside of it.
 
     :func:`atomic_write` replaces a link, but appending, or writing into a subfolder, follows it.
-    Pipes and devices are refused too, since opening one may wait forever.
+    Pipes, devices and sockets are refused too, since opening one may wait forever or fail.
 
     Args:
         folder: Folder to check, which may be a link itself or not exist yet.

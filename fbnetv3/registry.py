@@ -63,9 +63,10 @@ class Registry(Generic[T]):
             name: Name in configs and on the command line; a non-empty string without spaces.
 
         Raises:
-            FBNetError: The name is not allowed (raised here), or is registered already (raised by
-                the decorator, with the place of the first registration). A definition that is run
-                again, for example in a cell of a notebook, replaces the earlier one.
+            FBNetError: The name is not allowed (raised here), is one of ``declared`` although the
+                object is not of this package, or is registered already (both raised by the
+                decorator). A definition that is run again, for example in a cell of a notebook,
+                replaces the earlier one.
         """
         if not isinstance(name, str) or not name or any(c.isspace() for c in name):
             raise self._error(
@@ -90,7 +91,7 @@ class Registry(Generic[T]):
         """Returns the entry of a name.
 
         Raises:
-            FBNetError: No entry has this name; the message lists the names.
+            FBNetError: No entry is registered under this name; the message lists the known names.
         """
         if name not in self._entries:
             raise self._error(f"{self.kind} {name!r} is unknown; {self.allowed(name)}")
@@ -107,7 +108,7 @@ class Registry(Generic[T]):
         return f"allowed: {', '.join(parts)}{did_you_mean(str(name), known)}"
 
     def names(self) -> list[str]:
-        """Returns the known names: the declared ones, then the registered ones in their order."""
+        """Returns the known names: declared ones, then others in the order of registration."""
         return list(dict.fromkeys((*self._declared, *self._entries)))
 
     def __contains__(self, name: object) -> bool:
@@ -150,7 +151,10 @@ def _is_of_package(entry: Any) -> bool:
 
 
 def _is_same_definition(entry: Any, other: Any) -> bool:
-    """Returns whether two classes or functions were made by the same definition, run twice."""
+    """Returns whether two distinct classes or functions have the same module and name.
+
+    They then count as one definition that was run twice. Lambdas have no name of their own.
+    """
     names = [
         (getattr(e, "__module__", None), getattr(e, "__qualname__", None)) for e in (entry, other)
     ]

@@ -34,7 +34,8 @@ def count_cost(arch: Arch | str, resolution: int | None = None) -> Cost:
         the published FBNet tables do; ``macs_conv`` does not, as in most papers.
 
     Raises:
-        ArchError: The name is unknown, or the resolution is too small for the network.
+        ArchError: The name is unknown, the yaml file cannot be read or is not valid, or the
+            resolution is not a whole number or too small for the network.
     """
     table = get_arch(arch) if isinstance(arch, str) else arch
     side = table.resolution if resolution is None else resolution
@@ -62,9 +63,9 @@ def count_cost_arrays(
 
     Args:
         rows: Rows of the table, as blocks or flat mappings. ``k``, ``e``, ``c``, ``n`` and integer
-            options may be arrays of shape (candidates,), and so may ``op``: keys that the op of
-            a candidate does not accept are then ignored. ``act``, ``se`` and ``se_ratio`` are
-            shared by all candidates.
+            options may be arrays of shape (candidates,), with a value for each network, and so may
+            ``op``: keys that the op of a candidate does not accept are then ignored. ``act``,
+            ``se`` and ``se_ratio`` are shared by all candidates.
         resolution: Side of the input in pixels, an int or an array of shape (candidates,).
         width_divisor: Divisor of channel counts, as in :class:`Arch`.
         num_classes: Number of logits, an int or an array of shape (candidates,).

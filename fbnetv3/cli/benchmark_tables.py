@@ -24,7 +24,7 @@ LARGEST_ERROR, SMALLEST_CORRELATION = 0.10, 0.95
 
 
 def result_table(measurements: Sequence[Measurement], threads: int) -> Table:
-    """Returns the table of a comparison of variants."""
+    """Returns the table of a comparison of variants of networks, such as ``deploy``."""
     plural = "s" if threads > 1 else ""
     title = f"{threads} thread{plural}; ratio: speed or size, relative to the group's first variant"
     table = Table(_model_column(), "measure", "batch", "variant", title=title)
@@ -53,7 +53,7 @@ def _model_column() -> Column:
 
 
 def format_table(times: Sequence[FormTime], threads: int) -> Table:
-    """Returns the table of forms that were timed side by side."""
+    """Returns the table of forms of networks, such as ``compiled``, that were timed together."""
     plural = "s" if threads > 1 else ""
     first = times[0].form
     title = (

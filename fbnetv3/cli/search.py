@@ -124,7 +124,7 @@ def _budget_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _flag(statistic: str) -> str:
-    """Returns the option of a budget, such as ``--latency-ms``."""
+    """Returns the option of an argument, such as ``--latency-ms`` of ``latency_ms``."""
     return "--" + statistic.replace("_", "-")
 
 

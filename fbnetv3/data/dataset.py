@@ -26,13 +26,13 @@ _RANDOM_SPLIT = 31  # second key of the seed: other draws with the same seed are
 class ImageDataset(Dataset[tuple[Any, int]], ABC):
     """A data set of images that have one class each, or several: a map-style torch Dataset.
 
-    ``dataset[i]`` is a pair of a Pillow image in RGB and the index of its class; use
-    :meth:`transformed` for a DataLoader, which needs tensors.
+    ``dataset[i]`` is a pair of a Pillow image in RGB and its target; use :meth:`transformed` for a
+    DataLoader, which needs tensors.
 
     Attributes:
         name: Name of the data set in error messages and logs, as the user gave it.
         classes: Names of the classes. A target is an index into this list.
-        targets: Target of each image; a tuple of targets in a data set with several per image.
+        targets: Target of each image; a tuple of indices if ``is_multi_label``.
         is_multi_label: Whether an image has any number of targets, instead of one.
         has_files: Whether images are decoded from files, which may be broken.
         broken: Files that were left out because they cannot be decoded.
@@ -50,13 +50,13 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
-        """Returns image ``i``, which may be negative, and the index of its class."""
+        """Returns image ``i``, which may be negative, and its target."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.name} has {len(self)} images; there is no image {i}")
         return self.load(range(len(self))[i])
 
     def transformed(self, transform: Callable[[Image.Image], Any]) -> TransformedDataset:
-        """Returns a torch Dataset of ``transform(image)`` and the index of the class.
+        """Returns a torch Dataset of ``transform(image)`` and the target.
 
         Args:
             transform: Function of a Pillow image in RGB, such as a torchvision transform, or

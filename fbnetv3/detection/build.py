@@ -25,8 +25,9 @@ def build_detector(
         The detector in training mode, and the config with the number of classes filled in.
 
     Raises:
-        ConfigError: The meta-architecture or the backbone is unknown, a NUM_CLASSES (of MODEL,
-            RETINANET or ROI_HEADS) is not the number of classes, or other keys do not fit.
+        ConfigError: The meta-architecture or the backbone is unknown, a NUM_CLASSES that was
+            set (of MODEL, RETINANET or ROI_HEADS) is not the number of classes, or other keys do
+            not fit.
     """
     _check_num_classes(cfg, len(classes))
     _check_pixels(cfg)
@@ -69,7 +70,10 @@ def _check_pixels(cfg: CfgNode) -> None:
 
 
 def _check_num_classes(cfg: CfgNode, num_classes: int) -> None:
-    """Checks the three keys for the number of classes; unchanged defaults are accepted."""
+    """Checks the three keys for the number of classes.
+
+    Defaults that were not set, and MODEL.NUM_CLASSES 0, are accepted.
+    """
     defaults = get_cfg()
     for key in ("MODEL.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"):
         value = get_value(cfg, key)
@@ -86,8 +90,8 @@ def warm_up_focal_loss(device: torch.device) -> None:
 
     TorchScript runs the first call of a function unoptimised, and later calls with other formulas,
     whose gradients are rounded differently. Without this call the first step of each process would
-    be rounded differently, and a run that was killed and resumed would not be bitwise equal to an
-    uninterrupted one.
+    be rounded differently from later steps, and a run that was killed and resumed would not be
+    bitwise equal to an uninterrupted one.
 
     Args:
         device: Device of the training; TorchScript optimises for the device of the first call.

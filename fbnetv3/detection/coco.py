@@ -61,7 +61,7 @@ class CocoDataset:
         return f"{self.name}: {images}, {boxes}, {class_counts(self.classes, counts)}"
 
     def replace_records(self, records: list[dict[str, Any]], note: str = "") -> CocoDataset:
-        """Returns a copy with other records, and a further note unless it is empty."""
+        """Returns a copy with the given records, and with ``note`` added unless it is empty."""
         notes = (*self.notes, note) if note else self.notes
         return CocoDataset(
             self.name, self.json_file, self.classes, self.category_ids, records, notes
@@ -117,7 +117,8 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
         image_root: Folder that ``file_name`` is relative to. Paths that lead out of it are refused.
 
     Raises:
-        DataError: The file cannot be read, or an entry is wrong; the message contains file and id.
+        DataError: The file cannot be read, or an entry is wrong; the message contains the file and,
+            if the entry has a valid one, its id.
     """
     tree = _read_json(name, json_file)
     where = f"{name}: {json_file}"

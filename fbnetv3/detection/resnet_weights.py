@@ -1,8 +1,8 @@
 """Weights of ResNets: safe reading of detectron2's pickles, and conversion of tensor names.
 
 The pickles are dictionaries of numpy arrays. The unpickler below replaces the functions that make
-arrays by restricted ones, which accept only numbers, and refuses everything else, so that no code
-of a pickle is run.
+arrays by restricted ones, which accept only numbers, and refuses all other functions and classes,
+so that no code of a pickle is run.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _from_buffer(data: bytes, dtype: _Dtype, shape: Any, order: Any) -> npt.NDAr
     return dtype.read(data).reshape(shape, order=order)
 
 
-# Replacements of the functions in pickles of arrays. All other functions are refused.
+# Replacements of the functions and classes in pickles of arrays; ``find_class`` refuses others.
 _REPLACEMENTS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): lambda name, *_: _Dtype(name),
     ("numpy", "ndarray"): lambda: None,  # the first argument of _reconstruct
@@ -82,10 +82,10 @@ for _core in ("numpy.core", "numpy._core"):
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Returns the replacement of a function that makes arrays.
+        """Returns the replacement of a function or class of the pickles.
 
         Raises:
-            UnpicklingError: The function is not one of ``_REPLACEMENTS``.
+            UnpicklingError: The function or class is not one of ``_REPLACEMENTS``.
         """
         if (module, name) not in _REPLACEMENTS:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is never loaded")
@@ -116,7 +116,7 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     arrays = {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, np.ndarray)}
     if not arrays:
         raise WeightsFileError(f"{path} holds no arrays")
-    no_weights = ("_momentum", "lr", "weight_order")  # endings of the other names that Caffe2 saves
+    no_weights = ("_momentum", "lr", "weight_order")  # endings of what Caffe2 saves beside weights
     return {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith(no_weights)}
 
 

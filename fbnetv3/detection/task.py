@@ -32,8 +32,9 @@ _NORMALIZER = "loss_normalizer"
 class DetectionTask:
     """Losses of a detector of detectron2, and COCO's average precision (AP) of its boxes.
 
-    Each evaluation writes ``predictions_raw.png`` or ``predictions_ema.png``, which shows the first
-    images with their true boxes next to the predicted ones, and ``ap_per_class.txt``.
+    With a ``folder``, each evaluation writes ``predictions_raw.png`` or ``predictions_ema.png``
+    there, which shows the first images with their true boxes next to the predicted ones, and
+    ``ap_per_class.txt``.
 
     Args:
         dataset: Evaluation set.

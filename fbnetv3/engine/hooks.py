@@ -95,7 +95,7 @@ class EMAHook(HookBase):
 
 
 class EvalHook(HookBase):
-    """Scores the raw and the averaged weights, and puts the scores into the event storage.
+    """Scores the raw weights and their average, and puts the scores into the event storage.
 
     The scores of the average end in ``_ema``: ``val/top1`` and ``val/top1_ema``.
 
@@ -188,7 +188,8 @@ class WriterHook(HookBase):
         writers: detectron2's event writers.
         dues: Iterations after which to write, one condition for each reason to write.
         folder: The folder that the writers write into, for error messages.
-        recent: Values before the first step, see :func:`fbnetv3.engine.metrics.recent_values`.
+        recent: Latest values of the run that is resumed, as
+            :func:`fbnetv3.engine.metrics.recent_values` returned them; None for a new run.
     """
 
     def __init__(
@@ -252,7 +253,7 @@ class CheckpointHook(HookBase):
 
 
 def check_weights(trainer: Trainer) -> None:
-    """Checks that all weights are finite, before a checkpoint is written.
+    """Checks that all weights and buffers are finite, before a checkpoint is written.
 
     Raises:
         NonFiniteWeightError: A weight is infinite or NaN.
@@ -330,7 +331,7 @@ class CurvesHook(HookBase):
         self._last = time.monotonic()
 
     def after_step(self) -> None:
-        """Draws if it is due, and the last drawing is old or this is the last step."""
+        """Draws if it is due, and ten seconds have passed or this is the last step."""
         if self._due(self.trainer):
             self._is_stale = True
             is_last = self.trainer.iter + 1 == self.trainer.max_iter

@@ -40,7 +40,8 @@ def _steps(recipe: Recipe, since_warmup: float) -> float:
 def lr_factor(recipe: Recipe, epoch: float) -> float:
     """Returns the learning rate at a position in training, as a share of the peak.
 
-    A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule:
+    A linear warm-up from ``warmup_factor`` to 1 is followed by the recipe's schedule, which is a
+    registered function or one of these:
 
     - ``exponential``: times ``decay`` at each whole epoch after the warm-up (paper, A.3: ``decay``
       0.9875, warm-up of 5 epochs)
@@ -73,7 +74,7 @@ def build_lr_scheduler(
 ) -> LambdaLR:
     """Returns a scheduler that sets ``lr = peak * lr_factor(epoch)``.
 
-    The epoch is ``(iteration - offset) / iters_per_epoch``. This function sets the lr of the first
+    The epoch is ``(iteration - offset) / iters_per_epoch``. This function sets the lr of the next
     iteration; call ``step()`` after each iteration, as detectron2's ``hooks.LRScheduler`` does. The
     scheduler's state consists of plain values.
 

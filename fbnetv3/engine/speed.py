@@ -26,11 +26,11 @@ _WARM_UP = 3  # steps before a trace, in which libraries choose algorithms and a
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Returns the largest memory of this process so far in bytes; None if it is not known.
+    """Returns the largest memory of this process so far in bytes; None if unknown (Windows).
 
     Args:
-        device: A GPU, for the memory of PyTorch's tensors there, or the CPU, for the resident
-            memory of the process.
+        device: A CUDA GPU, for the memory of PyTorch's tensors there, or any other device, for the
+            resident memory of the process.
     """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
@@ -44,7 +44,7 @@ def peak_memory(device: torch.device) -> float | None:
 
 
 def seconds_left(storage: EventStorage, steps: int) -> float | None:
-    """Returns the time that the remaining steps take; None if no step was timed yet.
+    """Returns the expected seconds of the remaining steps; None if no step was timed yet.
 
     Args:
         storage: Event storage in which detectron2's IterationTimer records the time of each step.

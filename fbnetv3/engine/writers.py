@@ -37,9 +37,10 @@ class WriterRun:
     Attributes:
         folder: Folder of the run, OUTPUT_DIR.
         config: Value by key of the config, as plain values.
-        start_iter: First iteration that is recorded; above 0 in a resumed training.
+        start_iter: First iteration that is recorded; above 0 in a resumed training, and for a
+            search, whose iterations are trials, numbered from 1.
         search: Folder of the search that the run is a trial of, or of the search itself if
-            ``is_search``; "" for a training on its own.
+            ``is_search``; "" for a training that is no trial.
         is_search: Whether the run is the search itself.
     """
 
@@ -56,7 +57,7 @@ class WriterRun:
 
     @property
     def group(self) -> str:
-        """Name of the search, which its trials share; "" for a training on its own."""
+        """Name and hash of the search's folder; "" for a training that is no trial."""
         if not self.search:
             return ""
         path = str(Path(self.search).resolve())
@@ -116,7 +117,10 @@ class StorageWriter(EventWriter):
         self._last, self._works = -1, True
 
     def write(self) -> None:
-        """Hands over the latest value of each number that was recorded after the last call."""
+        """Hands over each number that was recorded after the last call.
+
+        It is the latest value, or for smoothed numbers the median of the latest ones.
+        """
         rows: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in (
             get_event_storage().latest_with_smoothing_hint(_WINDOW).items()
@@ -188,10 +192,11 @@ def _is_before(text: str, iteration: int) -> bool:
 
 @WRITERS.register("wandb")
 class WandbWriter:
-    """Records a run in Weights & Biases; trials of a search have its name as group.
+    """Records a run in Weights & Biases; a search and its trials share a group.
 
-    Mode, project and account come from W&B's environment variables and its login. Without a login
-    the run is recorded offline, in the folder ``wandb`` of the run, for ``wandb sync``.
+    Mode, project and account come from W&B's environment variables and its login. Without a
+    login, and if WANDB_MODE is not set, the run is recorded offline, in the folder ``wandb`` of the
+    run, for ``wandb sync``.
     """
 
     def __init__(self, run: WriterRun) -> None:

@@ -31,7 +31,8 @@ def as_whole(
 
     Args:
         name: Name of the argument, for the message.
-        value: Value to check: an int or a NumPy integer, but not a boolean.
+        value: Value to check: an integer of Python or NumPy, or in a tensor of shape (); not a
+            boolean.
         low: Smallest allowed value; None: no bound.
         high: Largest allowed value; None: no bound.
 
@@ -122,7 +123,7 @@ def as_name(name: str, value: object) -> str:
     """Returns a string that is not empty and has no control characters, such as line breaks.
 
     Raises:
-        SearchError: The value is not such a string.
+        SearchError: The value is not such a string, or cannot be stored as UTF-8.
     """
     if not as_text(name, value).isprintable():
         raise _refusal(name, value, "text on one line, without control characters")
@@ -170,7 +171,7 @@ def as_callable(name: str, value: object, signature: str) -> Callable[..., Any]:
 
 
 def whole_from_text(text: str) -> int | None:
-    """Returns the whole number in a string, such as ``-12``; None for any other string."""
+    """Returns the whole number of at most 300 digits in a string, such as ``-12``, else None."""
     return int(text) if _WHOLE.fullmatch(text.strip()) else None
 
 
@@ -182,7 +183,7 @@ def real_from_text(text: str) -> float | None:
 
 
 def flag_from_text(text: str) -> bool | None:
-    """Returns the boolean in a string, ``true`` or ``false``; None for any other string."""
+    """Returns the boolean in a string, ``true`` or ``false`` in any case of letters, else None."""
     return _FLAGS.get(text.strip().lower())
 
 

@@ -22,7 +22,7 @@ from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import unique_rows
 from fbnetv3.search.trial import Trial
 
-_FINE = 22  # separates the random streams of one seed
+_FINE = 22  # separates the random numbers of stage 2 from others of the same seed
 
 
 class StageTwo:
@@ -33,8 +33,8 @@ class StageTwo:
         encoding: Encoding of its candidates.
         objectives: Objectives of the search.
         levels: Function from trials to their levels, (trials, variables).
-        pool_within: Function from a part of the space and a number to at least that many
-            candidates.
+        pool_within: Function from a part of the space and a number to that many candidates or
+            more; fewer if the part has fewer.
     """
 
     def __init__(
@@ -56,14 +56,15 @@ class StageTwo:
         top_k: int | None,
         failures: Avoided | None = None,
     ) -> fine.Evolved:
-        """Returns the ``top_k`` candidates of a part of the space with the best predicted score.
+        """Returns the ``top_k`` candidates with the best predicted score that evolution finds.
 
         Args:
             known: Trials so far.
             model: Model of the score.
-            part: Part of the space.
+            part: Part of the space in which candidates evolve.
             top_k: Number of candidates; None: ``evolution.top`` of the settings.
-            failures: Model of the candidates to leave out; None: no candidate is left out.
+            failures: Model of the candidates to leave out, unless the whole first generation is
+                predicted to fail; None: no candidate is left out.
         """
         predictor, settings = model.predictor, self._settings.evolution
         if top_k is not None and top_k > settings.top:
@@ -97,11 +98,12 @@ class StageTwo:
         Args:
             known: Trials so far.
             models: Model of each score.
-            part: Part of the space.
+            part: Part of the space in which candidates evolve.
             trained: Candidates with scores, and the costs.
             count: Number of candidates.
             taken: Keys of candidates that may not be chosen.
-            failures: Model of the candidates to leave out; None: no candidate is left out.
+            failures: Model of the candidates to leave out, unless the whole first generation is
+                predicted to fail; None: no candidate is left out.
         """
 
         def points_of(pool: Pool) -> np.ndarray:

@@ -63,7 +63,7 @@ def refuse_compressed(path: str | os.PathLike[str]) -> None:
 
     Raises:
         WeightsFileError: The file is an archive whose content is larger than the file.
-        OSError: The file cannot be read, or is a pipe or device.
+        OSError: The file cannot be read, is larger than weights may be, or is no regular file.
         zipfile.BadZipFile: The file is a damaged archive.
     """
     with open_regular(path, MAX_BYTES["weights"]) as file:
@@ -114,8 +114,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]
         ``"weights"`` is this key.
 
     Raises:
-        WeightsFileError: The file is missing or damaged, contains no weights, or is a pickle with
-            code (which is not run).
+        WeightsFileError: The file is missing or damaged, contains no weights, is a compressed
+            archive, or is a pickle with code (which is not run).
     """
     path = Path(path)
     try:

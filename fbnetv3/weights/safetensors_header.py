@@ -1,4 +1,4 @@
-"""Sorting the header of safetensors files, so that the same content always gives the same bytes."""
+"""Sorting the header of safetensors files, so that equal content is saved as equal bytes."""
 
 from __future__ import annotations
 

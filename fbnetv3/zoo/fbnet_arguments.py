@@ -33,9 +33,10 @@ class FBNetArguments:
         global_pool: Global pool before the classifier: ``avg``, ``max``, ``avgmax`` (their mean),
             or "" for none, which needs ``num_classes=0``.
         features_only: Whether to return the network of feature maps, :class:`FBNetFeatures`.
-        out_indices: Indices of the levels of the feature maps, increasing; None: all levels.
+        out_indices: Increasing indices of the feature maps to return, one map for each reduction of
+            the network; None: all of them.
         aligned: Whether to use the variant whose feature maps have exactly 1/reduction of the side
-            of the image. The same weights fit.
+            of the image, if that side is a multiple of the reduction. The same weights fit.
 
     Raises:
         ArchError: ``out_indices`` is given without ``features_only``.
@@ -72,7 +73,12 @@ class FBNetArguments:
         return {"in_chans": in_chans, "global_pool": self.global_pool}
 
     def change(self, model: nn.Module, num_classes: int | None) -> None:
-        """Changes the input and the head of a network with loaded weights, in place."""
+        """Changes the input and the head of a network with loaded weights, in place.
+
+        Args:
+            model: The network.
+            num_classes: 0: the classifier is removed; any other value keeps it.
+        """
         assert isinstance(model, FBNetClassifier), "only FBNets have weights in the zoo"
         if num_classes == 0:
             model.reset_classifier(0, self.global_pool)

@@ -110,7 +110,7 @@ def _config_text(weights: Weights, path: Path) -> str:
 
 
 def _facts(weights: Weights, path: Path) -> CardFacts:
-    """Returns what the folder of a run says about its exported weights."""
+    """Returns the facts of a model card: what the folder of a run says about exported weights."""
     values: dict[str, Any] = {"task": DETECTION, "classes": len(weights.classes or ())}
     values["preprocessing"] = {}
     if not weights.is_detector:

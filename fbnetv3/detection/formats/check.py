@@ -27,7 +27,8 @@ class Checked:
 
     Attributes:
         summary: Name, number of images, and number of images or boxes of each class.
-        faults: One line for each fault, those of broken images included.
+        faults: One line for each fault, such as a box that cannot be read, or an image that cannot
+            be decoded.
         picture: Samples with their classes and boxes.
         broken: Faults of the images that cannot be decoded; empty for a data set of boxes, where
             ``faults`` alone has them.

@@ -86,11 +86,13 @@ def compare(
 
     Each of torch's objects, by descending score, is matched with the closest object of the file
     that has the same class and is not matched yet; box and score must be within the tolerances. An
-    object may be missing on either side if rounding decides whether it exists: at the smallest
-    score, at the largest number of objects, and at the overlap from which boxes are suppressed.
+    object may be missing on either side if rounding decides whether it exists: if its score is
+    close to the score threshold or, in a full list, to the lowest score, or if its overlap with
+    another object is close to the threshold of non-maximum suppression (NMS).
 
     Raises:
-        ExportError: The objects differ, or torch sees no object in the images.
+        ExportError: The objects differ, the file returns other shapes or values that are not
+            finite, or torch sees no object in the images.
     """
     total = Difference()
     expected_run = in_torch(detector)
@@ -220,7 +222,7 @@ def _common(objects: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
 
 
 def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> float:
-    """Returns COCO's AP of a file on a data set, in percent; NaN if the data have no box.
+    """Returns COCO's AP of a file on a data set, in percent; NaN if no box is scored.
 
     Raises:
         ExportError: The classes of the data are not those of the detector.

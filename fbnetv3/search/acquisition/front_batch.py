@@ -1,11 +1,11 @@
 """The next batch of a search for a Pareto front.
 
 As for one score (``batch.py``), half of the batch maximises expected improvement, here of the
-hypervolume. These candidates are chosen one after the other, with fantasies for those chosen
-before. Each candidate of the other half is the optimum of functions that are sampled from the
-predictors' posteriors, one for each score. The sampled scores and the known costs are combined by a
-hypervolume scalarisation (Golovin and Zhang, 2020, "Random Hypervolume Scalarizations for Provable
-Multi-Objective Black Box Optimization", Definition 2):
+hypervolume. These candidates are chosen one after the other; predictions stand in for the scores of
+those chosen before ("fantasies"). For each candidate of the other half, functions are sampled from
+the predictors' posteriors, one for each score. The candidate maximises a hypervolume scalarisation
+of the sampled scores and the known costs (Golovin and Zhang, 2020, "Random Hypervolume
+Scalarizations for Provable Multi-Objective Black Box Optimization", Definition 2):
 
     s(y) = min_j (y_j - r_j) / (scale_j direction_j),    direction on the positive unit sphere
 
@@ -115,7 +115,8 @@ class _Visit:
 class FrontImprovement:
     """Improvement of the hypervolume of a front.
 
-    The front consists of posterior means of trained candidates and of fantasies, with exact costs.
+    The front has the non-dominated points among these: the posterior means of trained candidates,
+    and the predictions that stand in for the scores of pending and chosen ones, with exact costs.
 
     Args:
         candidates: Constrained space.
@@ -224,7 +225,7 @@ def even_directions(count: int, objectives: int, random: np.random.Generator) ->
 
     Args:
         count: Number of directions.
-        objectives: Dimension of the sphere.
+        objectives: Number of coordinates of a direction.
         random: Source of the scrambling of the Sobol sequence that the directions come from.
     """
     sampler = qmc.Sobol(objectives, scramble=True, rng=random)

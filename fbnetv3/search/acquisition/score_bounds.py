@@ -43,7 +43,10 @@ from fbnetv3.search.space.pool import Pool
 LIKELY = float(np.log(0.5))
 """Smallest log probability with which a candidate counts as one that meets the bounds."""
 _PENALTY = 1e6
-"""A sampled score is replaced by -1e6 (1 + violation) where a sampled bound is violated."""
+"""A sampled score is replaced by -1e6 (1 + violation) where a sampled bound is violated.
+
+The violation is the sum of max(c, 0) / sd over the bounds.
+"""
 
 
 class ScoreBounds:
@@ -52,7 +55,8 @@ class ScoreBounds:
     Args:
         encode: Function from candidates, (n, variables), to their features.
         levels: (n, variables) candidates with scores.
-        excesses: (n, bounds) excess of each candidate over each bound; NaN: unknown.
+        excesses: (n, bounds) excess of each candidate over each bound; NaN: unknown. A bound over
+            which no excess is known is ignored.
         seed: Random seed of the selection of candidates, if there are too many for a GP.
     """
 
@@ -76,7 +80,7 @@ class ScoreBounds:
         return total
 
     def fails(self, pool: Pool) -> Mask:
-        """Returns which candidates of a pool probably violate a bound; see ``Avoided``."""
+        """Returns :meth:`are_violated` for a pool, as the protocol ``Avoided`` prescribes."""
         return self.are_violated(pool.levels)
 
     def are_violated(self, levels: Levels) -> Mask:
@@ -104,7 +108,7 @@ class _Excess:
 
     def __init__(self, X: Floats, excess: Floats, seed: int) -> None:
         c = bilog(excess)
-        rows = select_training_points(-np.abs(c), seed)  # candidates near the bound, and others
+        rows = select_training_points(-np.abs(c), seed)  # nearest to the bound, and others
         y, mean, std = standardise(c[rows])
         self._zero = -mean / std  # c = 0 in the unit of y
         self._gp = fit_gp(X[rows], y)
@@ -144,7 +148,7 @@ class SampledBounds:
         self._encode, self._excesses = encode, excesses
 
     def applied(self, values: Floats, levels: Levels) -> Floats:
-        """Returns sampled scores, (n, functions), far below all others where a bound is violated.
+        """Returns sampled scores, (n, functions), with at most -1e6 where a bound is violated.
 
         Args:
             values: (n, functions) sampled scores.

@@ -1,4 +1,4 @@
-"""Errors that are caused by a disk or bucket and must not fail the candidate that hit them."""
+"""Errors of disks and cloud storage, which must not fail the candidate that hit them."""
 
 from __future__ import annotations
 

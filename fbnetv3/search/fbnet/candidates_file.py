@@ -22,7 +22,7 @@ def read_candidates(path: str | os.PathLike[str]) -> list[tuple[dict[str, Any], 
 
     Args:
         path: Path of the yaml: a list ``candidates`` of items with ``config``, the value of each
-            variable, and ``reason``, a text.
+            variable by name, and ``reason``, a text.
 
     Raises:
         SearchError: The file cannot be read, or has another form.
@@ -54,6 +54,12 @@ def enqueue_all(
     skip_if_exists: bool = True,
 ) -> str:
     """Enqueues candidates, and returns a line about them.
+
+    Args:
+        search: Search to which the candidates are added.
+        candidates: Pairs (config, reason), as :func:`read_candidates` returns them.
+        skip_if_exists: Whether candidates that have a trial or are enqueued already are skipped;
+            otherwise, they are refused.
 
     Raises:
         SearchError: A candidate is refused; those before it are enqueued.

@@ -24,7 +24,8 @@ from fbnetv3.weights.run_folder import weights_in
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
-    If a key names the folder of a training, the file is that of the training's weights.
+    If a key names the folder of a training, the file is that of the training's weights. Values
+    that are no existing file, such as the name of a built-in space, are left out.
 
     Raises:
         SearchError: A file cannot be read.
@@ -47,7 +48,7 @@ def _file_of(path: Path) -> Path:
 
 
 def values_affecting_scores(cfg: CfgNode) -> dict[str, Any]:
-    """Returns the config values and file hashes that a search's scores depend on, by key.
+    """Returns the config values and file hashes that a search's results depend on, by key.
 
     All keys of the config are included, except RESUMABLE_KEYS and those of ADDED_KEYS that have
     their default (see ``keys.py``). The values are plain Python objects, and nested keys are
@@ -82,7 +83,8 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
 
     They are the keys of the training and of the data, and ``_SCORE_KEYS``, that differ from their
     defaults, and the sha256 of the space's table, of the architecture file and of the teacher's
-    weights. Where and when the search runs is left out.
+    weights. Keys that hardly affect scores, such as MODEL.DEVICE, and the latency table are left
+    out.
 
     Args:
         setup: Config and space of the search.

@@ -14,7 +14,7 @@ from fbnetv3.search.report.network_figure import LayerBar
 
 
 def layer_bars(path: Path) -> tuple[LayerBar, ...]:
-    """Returns the layers of the network of a config; () if it has no table of layers.
+    """Returns the layers of a config's network; () for detectors and networks without a table.
 
     Args:
         path: Config of a training. If it is missing or damaged, () is returned, since a report can

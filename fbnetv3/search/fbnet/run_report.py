@@ -37,6 +37,10 @@ def write_run_report(cfg: CfgNode, folder: RunFolder, search: JointNAS) -> Path:
 
     Returns:
         The path of the report.
+
+    Raises:
+        WriteError: The report cannot be written.
+        MissingPackageError: A package of the extra ``report`` is not installed.
     """
     result = search.result()
     write_report(folder.report, search.space, result, _about(cfg, folder, search, result))
@@ -101,7 +105,7 @@ def _length(cfg: CfgNode) -> str:
 
 
 def early_stopping_line(cfg: CfgNode) -> str:
-    """Returns when trainings end before their full length; rungs take the place of EARLY_STOP."""
+    """Returns how trainings end before their full length; with RUNGS, EARLY_STOP is not used."""
     node = cfg.SEARCH
     if node.RUNGS:
         return f"by rungs (epochs {', '.join(map(str, node.RUNGS[:-1]))})"
@@ -112,7 +116,8 @@ def early_stopping_line(cfg: CfgNode) -> str:
 def classes_line(cfg: CfgNode, search: JointNAS) -> str:
     """Returns a line about the classes that candidates train on and those of the final networks.
 
-    The line is empty if both are all classes of the data, and for detectors.
+    The line is empty if candidates train on all classes of the data, and the final networks have
+    all of them or are detectors.
     """
     trained, final = cfg.SEARCH.CLASSES, cfg.SEARCH.FINAL_CLASSES
     if not trained and (not final or is_detector(cfg)):

@@ -26,7 +26,7 @@ class RegisteredStatistics:
         names: Names of registered statistics.
 
     Attributes:
-        may_refuse: Whether the statistics of the space may be NaN.
+        may_refuse: Whether the statistics of the space may be NaN, for candidates that it refuses.
         is_slow: Whether the statistics of the space take long.
     """
 
@@ -48,8 +48,8 @@ class RegisteredStatistics:
         are not called with it.
 
         Raises:
-            SearchError: A registered function raises an error, or returns no finite number.
             FBNetError: A registered function raised it.
+            SearchError: A registered function raised any other error, or returned no finite number.
         """
         known = dict(self._statistics(configs))
         refused = np.zeros(len(configs), dtype=bool)
@@ -91,8 +91,8 @@ def with_registered(
     Args:
         statistics: Statistics of the space.
         space: Space of the candidates.
-        names: Names in constraints, budgets and objectives; other names than those of registered
-            statistics have no effect.
+        names: Names in constraints, budgets and objectives; those of built-in statistics, and of
+            scores, have no effect.
         num_classes: Number of outputs of the classifier.
     """
     registered = sorted({n for n in names if n in STATISTICS and n not in STATISTIC_UNITS})

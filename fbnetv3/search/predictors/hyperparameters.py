@@ -56,7 +56,7 @@ _LOG_NOISE_BOUNDS = (math.log(1e-6), math.log(2.0))
 
 
 class MapEstimate(NamedTuple):
-    """Log hyperparameters that maximise the log posterior.
+    """Log hyperparameters with the largest log posterior that L-BFGS-B has found.
 
     Attributes:
         theta: (d + 2,) natural logarithms of the lengthscales, the signal and the noise.

@@ -69,9 +69,9 @@ def standardise(values: Floats) -> tuple[Floats, float, float]:
 
     Returns:
         The scaled values, the subtracted mean, and the divisor: the standard deviation, or 1 for
-        equal values.
+        values that are equal up to rounding.
     """
     mean, std = float(values.mean()), float(values.std())
     scale = std if std > 1e-12 * float(np.abs(values).max()) else 1.0
-    # Rounded, so that rounding errors of a change of unit (percent to fraction) have no effect.
+    # Rounded, so that rounding errors of a change of unit (percent to fraction) rarely matter.
     return np.rint((values - mean) / scale / _GRID) * _GRID, mean, scale

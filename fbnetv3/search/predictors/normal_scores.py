@@ -16,7 +16,7 @@ class NormalScores:
 
     Attributes:
         scores: (n,) normal scores of the labels, scaled to standard deviation 1; equal labels have
-            equal scores.
+            equal scores. If all labels are equal, the scores are 0.
     """
 
     def __init__(self, labels: Floats) -> None:

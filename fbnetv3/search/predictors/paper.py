@@ -15,7 +15,7 @@ _HIDDEN, _BATCH = 32, 16  # width of the hidden layer, size of a minibatch
 _HEAD_EPOCHS, _HEAD_LR = 50, 1e-2  # with the encoder frozen
 _ALL_EPOCHS, _ALL_LR = 50, 1e-3  # with all parameters
 _FOLDS = 5  # of the cross-validation
-_FOLD_STREAM = 41  # separates the random streams of one seed
+_FOLD_STREAM = 41  # separates the folds' random numbers from others of the same seed
 
 
 class PaperPredictor:

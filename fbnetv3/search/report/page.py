@@ -67,9 +67,10 @@ class About:
         facts: Facts about the search, by name.
         statistic: Statistic that scores are drawn against; None takes the first one in
             alphabetical order.
-        budgets: Budgets of that statistic, which the table of the best candidates must list.
+        budgets: Budgets of that statistic. The table of the best candidates lists those that a
+            trial meets, beside round values.
         resume: Command that resumes the search; empty leaves it out.
-        commands: Further commands, by a description of their effect.
+        commands: Commands other than ``resume``, by a description of their effect.
         winners: Candidates that were written as configs.
         pretraining: Predictors compared with and without pre-training; see
             :func:`~fbnetv3.search.report.pretraining.compare_pretraining`.
@@ -206,7 +207,10 @@ def _figures(
 
 
 def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
-    """Returns the rank correlation by epoch, and whether the search uses it to stop candidates."""
+    """Returns the rank correlation by epoch, and whether the search uses it to stop candidates.
+
+    A search with rungs, which ends trainings at fixed lengths instead, has None.
+    """
     if result.early_stop is not None:
         return result.early_stop, True
     if result.rungs:
@@ -220,7 +224,8 @@ def _best_by_budget(
 ) -> list[tuple[float, Trial]]:
     """Returns the best feasible trial within each of the given budgets and some round values.
 
-    A round value is left out if its best trial is also the best of the next smaller budget.
+    Values that no trial meets are left out, and so are round values with the same best trial as the
+    row before. If all values are below the largest cost, that cost is added.
     """
     trials = [t for t in result.feasible if statistic in t.statistics]
     if statistic is None or not trials:

@@ -15,7 +15,7 @@ from fbnetv3.search.space.parameters import Levels
 from fbnetv3.search.space.pool import Pool
 from fbnetv3.search.space.space import SearchSpace, keys_of, unique_rows
 
-_SOBOL_STREAM, _SAMPLE_STREAM = 11, 12  # separate the random streams of one seed
+_SOBOL_STREAM, _SAMPLE_STREAM = 11, 12  # separate the uses of one seed
 _BLOCK = 2**15
 """Largest number of points of the Sobol sequence that are drawn at a time."""
 _MAX_DRAWS = 2**22
@@ -28,7 +28,8 @@ _KNOWN_MAX_DRAWS, _SLOW_DRAWS = 2**16, 16
 """Limits in place of _MAX_DRAWS for statistics that take long to compute.
 
 The first one is the number of points if the costs are limited to known architectures. Otherwise,
-the second one is the number of points per candidate of the pool.
+the second one is the number of points per candidate of the pool, for at least _SLOW_BLOCK
+candidates.
 """
 
 
@@ -57,7 +58,7 @@ class FeasibleSpace:
         return self.costs.space
 
     def with_constraints(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
-        """Returns the same space under other constraints.
+        """Returns the same space with the given constraints in place of its own.
 
         Raises:
             SearchError: A constraint is on an unknown statistic, or two bounds on a statistic
@@ -67,11 +68,11 @@ class FeasibleSpace:
         return replace(self, constraints=tuple(constraints))
 
     def with_added_constraints(self, constraints: Sequence[Constraint]) -> FeasibleSpace:
-        """Returns the part of this space that also meets further constraints.
+        """Returns the part of this space that also meets the given constraints.
 
         Raises:
             SearchError: A constraint is on an unknown statistic or contradicts another one, or the
-                further constraints have two lower or two upper bounds on a statistic.
+                given constraints have two lower or two upper bounds on a statistic.
         """
         self.costs.check(constraints)
         part = self
@@ -111,13 +112,13 @@ class FeasibleSpace:
         return Pool(levels, self.costs(levels))
 
     def are_feasible(self, levels: Levels) -> Mask:
-        """Returns which candidates exist and meet the constraints, (candidates,)."""
+        """Returns which candidates exist (see :meth:`mask`) and meet the constraints, (n,)."""
         if not self.constraints and not self.costs.may_refuse:
             return np.ones(len(levels), dtype=bool)
         return self.mask(self.with_statistics(levels))
 
     def select(self, pool: Pool) -> Pool:
-        """Returns the candidates of a pool that exist and meet the constraints."""
+        """Returns the candidates of a pool for which :meth:`mask` is True."""
         return pool.take(self.mask(pool))
 
     def mask(self, pool: Pool) -> Mask:

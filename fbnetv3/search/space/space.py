@@ -51,8 +51,8 @@ class SearchSpace:
             probable.
 
     Raises:
-        SearchError: A name occurs twice, a condition does not refer to an earlier variable or
-            refers to one with too many levels, or there is only one candidate.
+        SearchError: An item is no variable, a name occurs twice, a condition does not refer to an
+            earlier variable or refers to one with too many levels, or there is only one candidate.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -115,7 +115,7 @@ class SearchSpace:
         return float(np.log10(self.sizes.astype(np.float64)).sum())
 
     def log10_cardinality_of(self, part: str) -> float:
-        """Returns the decimal logarithm of the number of level combinations of one part."""
+        """Returns :attr:`log10_cardinality` of the ``architecture`` or ``recipe`` alone."""
         return sum(math.log10(p.size) for p in self.parameters if p.part == part)
 
     def indices_of_part(self, part: str) -> list[int]:
@@ -174,7 +174,8 @@ class SearchSpace:
     def active(self, levels: Levels) -> npt.NDArray[np.bool_]:
         """Returns which variables are active, (candidates, variables).
 
-        A condition on an inactive variable does not hold.
+        A variable with conditions is active if at least one of them holds. A condition on an
+        inactive variable does not hold.
         """
         mask = np.ones(levels.shape, dtype=bool)
         for column, tables in self._rules:
@@ -221,7 +222,8 @@ class SearchSpace:
         A variable with conditions may be missing from a config; it then has its first level.
 
         Raises:
-            SearchError: A key is unknown or missing, or a value is not in the space.
+            SearchError: A config is no mapping, a key is unknown or missing, or a value is not in
+                the space.
         """
         rows = [self._levels_of(config) for config in configs]
         return self.canonical(np.array(rows, dtype=np.int64).reshape(len(rows), len(self)))

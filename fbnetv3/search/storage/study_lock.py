@@ -43,7 +43,9 @@ class StudyLock(Protocol):
         """Takes the lock, or checks that it is still held; fast enough to be called for each trial.
 
         Raises:
-            SearchError: Another process holds the lock; the message names it.
+            SearchError: Another process holds the lock (the message names it), or the lock file
+                cannot be used.
+            OperationalError: The database server has not answered for a minute.
         """
 
     def release(self) -> None:
@@ -248,6 +250,7 @@ class PostgresLock:
         """Tries to take the lock; returns whether it did.
 
         Raises:
+            SearchError: Another process holds the lock.
             OperationalError: The server does not answer, and this is the last attempt.
         """
         try:
