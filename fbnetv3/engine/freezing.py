@@ -47,7 +47,7 @@ def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
 class FrozenNormsHook(HookBase):
     """Keeps batch norms in evaluation mode, in which their statistics do not change.
 
-    An evaluation puts the whole network back into training mode, so this is done in every step.
+    An evaluation puts the whole network back into training mode, so this is done before every step.
 
     Args:
         norms: Batch norms of the network, as :func:`freeze` returned them.

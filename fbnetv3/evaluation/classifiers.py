@@ -1,6 +1,7 @@
 """The evaluation of a classifier, on images with one class each or with several classes.
 
-CONTRIBUTING.md lists what a further file of an evaluation needs ("Where to add").
+CONTRIBUTING.md ("Where to add") lists what has to be changed so that an evaluation writes another
+file.
 """
 
 from __future__ import annotations

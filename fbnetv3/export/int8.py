@@ -59,8 +59,8 @@ def write_quantized(
         batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
         metadata: Properties of the file; ``reduce_range`` and ``activation_ranges`` are added.
         kept: Function from a model to the names of its nodes that stay in float32.
-        percentile: Share in percent of an activation's values in its range. The range holds all
-            values if this is None, or if the percentiles of an activation cannot be computed.
+        percentile: Share in percent of an activation's values in its range. If this is None, or if
+            the percentiles of any activation cannot be computed, all ranges hold all values.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -220,7 +220,10 @@ def _with_or(text: object) -> object:
 
 
 def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the parts that are in both identities differ; returns "" if they are equal.
+    """Describes how two identities (all that scores depend on) differ; returns "" if they do not.
+
+    Parts that only one of them has are ignored. ``sha256``, the hash of all parts, is compared only
+    if both have the same parts and these are equal.
 
     Args:
         before: Identity as :meth:`SearchSettings.identify` returned it; {} from earlier versions.
