@@ -194,9 +194,9 @@ def _geometric_mean(values: Iterable[float]) -> float:
 
 
 def _memory_groups(order: Sequence[int], archs: Sequence[Arch]) -> list[list[int]]:
-    """Splits indices of ``archs`` into groups with ``_GROUP_PARAMS`` or fewer parameters on average.
+    """Splits indices of ``archs`` into groups, whose networks are in memory together.
 
-    The networks of a group are in memory together.
+    On average, a group has at most ``_GROUP_PARAMS`` parameters.
     """
     params = sum(int(count_cost(arch).params) for arch in archs)
     count = min(len(order), math.ceil(params / _GROUP_PARAMS))

@@ -25,7 +25,8 @@ def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
         patterns: Shell-style patterns, separated by commas; "" freezes nothing.
 
     Returns:
-        The batch norms all of whose parameters are frozen, for :class:`FrozenNormsHook`.
+        The batch norms all of whose parameters are frozen, for :class:`FrozenNormsHook`; [] without
+        patterns.
 
     Raises:
         ConfigError: A pattern selects no parameter.

@@ -1,10 +1,10 @@
 """ONNX files that compute with 8-bit integers, quantised after the training by ONNX Runtime.
 
 Ranges are measured on calibration images (static quantisation), and weights have one scale per
-output channel. The range of an activation keeps the central 99.99% of its values: rare extreme
-values would make the steps of all other values coarse. On processors without VNNI
-instructions, products of 8-bit integers are added up in 16 bits and may overflow; a file that is
-written on such a processor has 7-bit weights (``reduce_range``). Hard sigmoids are computed with
+output channel. By default, the range of an activation keeps the central 99.99% of its values: rare
+extreme values would make the quantisation steps of all other values coarse. On processors without
+VNNI instructions, products of 8-bit integers are added up in 16 bits and may overflow; a file that
+is written on such a processor has 7-bit weights (``reduce_range``). Hard sigmoids are computed with
 integers, too; see ``integer_gates.py``.
 """
 

@@ -19,7 +19,7 @@ from fbnetv3.search.direction import MAXIMIZE, gain
 
 ALL, BETTER_HALF = "all", "better_half"
 RANKED = (ALL, BETTER_HALF)
-"""Candidates that may be ranked: all of them (the paper's choice), or the better half."""
+"""Candidates that may be ranked: all (the paper's choice), or the better half, but at least 6."""
 _MIN_CANDIDATES = 3
 """Smallest number of candidates for which an epoch is sought."""
 _MIN_RANKED = 6

@@ -37,7 +37,8 @@ class RunFolder:
         front: Path of the folder with the configs of the trials on the Pareto front.
         report: Path of the html report.
         log: Path of the folder with the log of finished batches.
-        costs: Path of the json file with the costs of networks that are counted one by one.
+        costs: Path of the json file with the costs of candidates that are networks of a library or
+            a user, which are built and counted one by one.
         storage: URL of the search's own database.
 
     Raises:
