@@ -1,9 +1,9 @@
 """What a search keeps in its storage besides its trials, as attributes of the study.
 
 For each batch, the size of the batch is kept, which tells whether all of its trials are stored.
-With the setting ``ahead``, a batch is proposed while trials still run; their numbers are then kept,
-too. The early stop (the epoch at which candidates are compared) is kept for other programs, and the
-report cards of predictors are kept because computing them again would require a fit of the
+With the setting ``ahead``, a batch may be proposed while trials still run; the numbers of these are
+kept, too. The early stop (the epoch at which candidates are compared) is kept for other programs,
+and the report cards of predictors are kept because computing them again would require a fit of the
 predictor per batch. Each enqueued candidate has an attribute, which any process may add.
 Another attribute, one per batch, lists the enqueued candidates that the batch took. For each trial
 that was put back to be evaluated again, the reasons of its failures are kept.

@@ -88,7 +88,7 @@ class StageOne:
         return chosen
 
     def _to_improve_on(self, predictor: Probabilistic, ranked: Levels, wins: Mask) -> float | None:
-        """Returns the posterior mean to improve on; None: the highest one at a fitted score.
+        """Returns the posterior mean to improve on; None: the highest one of all fitted candidates.
 
         Args:
             predictor: Predictor with a posterior.

@@ -64,7 +64,8 @@ def _given_options(cfg: CfgNode, *keys: str) -> list[str]:
     """Returns KEY, VALUE, ... for those of the given keys whose values are not empty.
 
     The command line repeats these locations: a config file may be untrusted, so that addresses of
-    servers and paths outside its folder are refused in it; see ``config_file.py``.
+    servers, and paths outside its folder and the current one, are refused in it; see
+    ``config_file.py``.
     """
     values = {
         "SEARCH.STORAGE": cfg.SEARCH.STORAGE,
