@@ -85,7 +85,8 @@ class UserCode:
     """Imported code, which the process that unpickles this object imports, too.
 
     Args:
-        modules: Modules and files; None: all that this process has imported.
+        modules: Modules and files; None: all that this process has imported by ``--import`` or
+            :func:`import_user_code`.
     """
 
     def __init__(self, modules: Iterable[UserModule] | None = None) -> None:

@@ -49,7 +49,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Shape:
-    """Kind and numbers of a block; each number is an int or an int64 array of candidates.
+    """Kind and numbers of a block; a number is an int, or an int64 array with one per candidate.
 
     Attributes:
         kind: Kind of the block.
@@ -134,8 +134,8 @@ def work(shape: Shape) -> Floats:
     """Returns the work of a block: multiply-adds, moved elements and weights, in millions.
 
     Returns:
-        An array of shape (features,) or (candidates, features), all >= 0. The first two
-        features count calls, of the block and of its expansion (0 or 1), for their overhead.
+        An array of shape (features,) or (candidates, features), all >= 0. The first two features
+        stand for the overhead of calls: of the block (1), and of its expansion (1; 0 without one).
     """
     numbers = (*shape.numbers, shape.out)
     c_in, mid, c_out, squeezed, size, out = (np.asarray(n, dtype=np.float64) for n in numbers)

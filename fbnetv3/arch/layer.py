@@ -42,7 +42,10 @@ def round_channels(value: Any, divisor: int | None) -> Ints:
 
 @dataclass(frozen=True)
 class Layer:
-    """A single layer. When many candidates are counted at once, its numbers are int64 arrays.
+    """A single layer.
+
+    When the costs of many candidates are computed at once, channels, stride, kernel, expansion and
+    options may be arrays with one value per candidate.
 
     Attributes:
         op: Name of the op.
@@ -55,9 +58,9 @@ class Layer:
         e: Expansion; None for an op without expansion.
         act: Activation; None for an op without activation.
         se: Gate of the squeeze-and-excitation; None leaves it out.
-        se_ratio: Squeezed channels as a fraction of the middle channels; ``"0.25/e"`` divides the
-            fraction by the expansion.
-        width_divisor: Divisor of the derived channel counts, as in :func:`round_channels`.
+        se_ratio: Squeezed channels as a fraction of the channels after expansion (:attr:`mid`);
+            ``"0.25/e"`` divides the fraction by the expansion.
+        width_divisor: Divisor of ``mid`` and ``se_channels``, as in :func:`round_channels`.
         options: The other keys that the op declares, with defaults filled in.
     """
 
@@ -98,7 +101,7 @@ class Layer:
 
     @cached_property
     def padding(self) -> Ints:
-        """Padding of the k x k conv: ``dw_padding`` if it is set, otherwise ``k // 2``."""
+        """Padding of the k x k conv: ``dw_padding`` if set, else ``k // 2``; 0 without kernel."""
         given = self.options.get("dw_padding")
         if given is not None:
             return given

@@ -1,7 +1,7 @@
 """The parts of a RetinaNet that a latency table measures: blocks, convolutions of the neck, head.
 
 The symbols are those of ``retinanet_cost.py``. All inputs of a table have the same aspect ratio, so
-that the height alone stands for the size of a map: the fitted coefficients of a kind of block
+that the height alone stands for the size of a feature map: the fitted coefficients of the blocks
 include the constant factor between height and width.
 """
 
@@ -33,8 +33,8 @@ def detector_shapes(
         parts: Width, depth, norms, anchors and classes of neck and head, in ints.
 
     Returns:
-        The frame (all that is between the parts), each layer of the backbone, each convolution of
-        the neck, and the head.
+        The frame (the latency of the whole detector less that of its parts), then the parts: each
+        layer of the backbone, each convolution of the neck, and the head.
     """
     size: Ints = height
     shapes = [frame_shape(size)]
@@ -71,7 +71,7 @@ def head_shapes(height: Ints, parts: RetinaNetParts) -> Iterator[tuple[Shape, An
 
     Args:
         height: Height of the input in pixels.
-        parts: Width and depth of the head, its norm, anchors and classes.
+        parts: Width, depth (``convs``), norm, anchors and classes of the head.
     """
     f, side = parts.channels, height // 8
     outputs = parts.anchors * (parts.classes + 4)

@@ -1,8 +1,8 @@
 """Latency of networks, as a whole and layer by layer, in alternating calls.
 
 Networks that do not fit into memory together are timed in groups. Reference networks are part of
-every group: if they are slower in one group, the machine was slower then, and all times of that
-group are divided by the slowdown.
+every group: if they are slower in one group than in the median of the groups, the machine was
+slower then, and all times of that group are divided by the slowdown.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def measure_networks(
         build: :func:`build_timed_network`, or ``build_timed_detector`` for ``DetectorDesign``s.
 
     Returns:
-        Milliseconds of each of ``archs`` (the network, then each of its layers and its head), and
+        Milliseconds of each of ``archs`` (the network, then each module of its ``layers``), and
         milliseconds of each of ``validation_archs``.
     """
     jobs = [(arch, True) for arch in archs] + [(arch, False) for arch in validation_archs]
@@ -194,7 +194,10 @@ def _geometric_mean(values: Iterable[float]) -> float:
 
 
 def _memory_groups(order: Sequence[int], archs: Sequence[Arch]) -> list[list[int]]:
-    """Splits a sequence of indices of ``archs`` into groups whose networks fit into memory."""
+    """Splits indices of ``archs`` into groups, whose networks are in memory together.
+
+    On average, a group has at most ``_GROUP_PARAMS`` parameters.
+    """
     params = sum(int(count_cost(arch).params) for arch in archs)
     count = min(len(order), math.ceil(params / _GROUP_PARAMS))
     return [list(order[i::count]) for i in range(count)]

@@ -47,8 +47,8 @@ class CfgNode(DetectronCfgNode):
     An unknown key from a file, from the command line or from an assignment in code raises a
     ConfigError that suggests the nearest key or lists the allowed ones. A value must have the type
     of the key's present value. An int is also accepted for a float, a Path for a string, one string
-    for a list of strings, a list for a tuple and the reverse, and anything where the present value
-    is None. Keys of :meth:`allow_auto` take an integer or ``auto``.
+    for a list or tuple of strings, a list for a tuple and the reverse, and anything where the
+    present value is None. Keys of :meth:`allow_auto` take an integer or ``auto``.
     Yaml is read with the safe loader only. New keys can be added after ``set_new_allowed(True)``.
     """
 
@@ -172,7 +172,8 @@ class CfgNode(DetectronCfgNode):
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Merges ``[KEY, VALUE, KEY, VALUE, ...]``.
 
-        Strings are parsed as Python literals, except for keys whose present value is a string.
+        Strings are parsed as Python literals where they are literals, except for keys whose present
+        value is a string.
 
         Raises:
             ConfigError: A key is unknown or has no value, a value is not allowed, or the same

@@ -19,7 +19,7 @@ from fbnetv3.data.captions import (
 from fbnetv3.io import atomic_write
 
 TILE = 256
-"""Side in pixels of the square into which each image is fitted."""
+"""Side in pixels of the square into which each image is fitted, with its margin."""
 _TEXT_HEIGHT = FONT_SIZE + 3  # pixels of a line below each image
 _COLUMNS = 6
 _MARGIN = 3  # pixels around an image
@@ -95,7 +95,7 @@ def samples_by_class(targets: Sequence[Collection[int]], count: int) -> list[int
 
     Args:
         targets: Classes of each image; images without a class are not taken.
-        count: Number of images; all are returned if there are fewer.
+        count: Number of images; all that have a class are returned if these are fewer.
     """
     queues: dict[int, list[int]] = {}
     for index, labels in enumerate(targets):

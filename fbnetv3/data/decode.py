@@ -128,7 +128,7 @@ def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Ima
                                           0 to 1 are refused
     animations, several pages             the first frame; of a Pillow image, the current one
     array (H, W), (H, W, C)               C from 1 to 4: grey, grey and opacity, RGB, RGBA
-    tensor (C, H, W), (H, W)              the same; a tensor on a GPU is copied
+    tensor (C, H, W), (H, W)              as for arrays; a tensor on a GPU is copied to the CPU
     values of arrays and tensors          bool; uint8; uint16: the high byte; other integers from
                                           0 to 255; floats from 0 to 1; other values are refused
     above ``sizes.MAX_PIXELS`` pixels     refused before it is decoded

@@ -22,7 +22,8 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
     position = np.empty(len(classes))
     for c in np.unique(classes):
         members = np.flatnonzero(classes == c)
-        # Image j of the n images of a class, counted from 0, has the position (j + 1/2) / n.
+        # The image at place j (from 0) in a random order of a class's n images has the position
+        # (j + 1/2) / n.
         position[members] = (random.permutation(len(members)) + 0.5) / len(members)
     ties = random.permutation(len(classes))
     order: list[int] = np.lexsort((ties, position)).tolist()  # by position first

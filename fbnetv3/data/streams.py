@@ -158,7 +158,9 @@ class StreamTrainLoader(TrainLoader):
 
 
 class StreamEvalLoader(EvalLoader):
-    """Batches that contain every image of a stream once; ranks share images as in ``EvalLoader``.
+    """Batches that contain each of a stream's first ``len(dataset)`` images once, over all ranks.
+
+    Rank r gets the images r, r + world_size, r + 2 world_size, ...
 
     Args:
         dataset: The stream.

@@ -31,7 +31,8 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Replaces batch norm by one that computes its statistics over all processes (paper, A.3).
 
     On CUDA the replacement is torch's SyncBatchNorm. On other devices it is detectron2's, which
-    works with gloo; its running variance is biased (divided by N, not N - 1).
+    works with gloo and replaces BatchNorm2d only; its running variance is biased (divided by N, not
+    N - 1).
 
     Args:
         model: Network, changed in place.

@@ -36,9 +36,10 @@ _LEFTOVERS = tuple(f".{name}.*" for name in _RUN_FILES)
 
 
 def clear_run(folder: Path) -> None:
-    """Removes the files that the engine wrote in an earlier run, and no others.
+    """Removes the files of a folder that have the names of files that the engine writes.
 
-    Files of the task, such as the pictures of a detector's predictions, are replaced later.
+    Files of the task, such as the pictures of a detector's predictions, stay until the new run
+    writes files of the same names.
 
     Raises:
         WriteError: A file cannot be removed.
@@ -79,7 +80,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:
-    """Writes the config (config.yaml, config_full.yaml) and hashes of imported code (imports.json).
+    """Writes the config (config.yaml, config_full.yaml) and hashes of --import code (imports.json).
 
     Logs how config and code of a resumed run have changed.
 
@@ -105,9 +106,9 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
 
 
 def _differences(before: str, now: str) -> list[str]:
-    """Returns ``KEY: NEW VALUE`` of each key whose value differs between two configs in yaml.
+    """Returns ``KEY: NEW VALUE`` of each key of ``now`` whose value differs in ``before``.
 
-    OUTPUT_DIR is left out, since a run may be moved.
+    Both are configs in yaml. OUTPUT_DIR is left out, since a run may be moved.
     """
     old, new, defaults = (
         dict(iter_keys(parse_mapping(text))) for text in (before, now, get_cfg().dump())

@@ -25,7 +25,8 @@ def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
         patterns: Shell-style patterns, separated by commas; "" freezes nothing.
 
     Returns:
-        The batch norms all of whose parameters are frozen, for :class:`FrozenNormsHook`.
+        The batch norms all of whose parameters are frozen, for :class:`FrozenNormsHook`; [] without
+        patterns.
 
     Raises:
         ConfigError: A pattern selects no parameter.
@@ -47,7 +48,7 @@ def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
 class FrozenNormsHook(HookBase):
     """Keeps batch norms in evaluation mode, in which their statistics do not change.
 
-    An evaluation puts the whole network back into training mode, so this is done in every step.
+    An evaluation puts the whole network back into training mode, so this is done before every step.
 
     Args:
         norms: Batch norms of the network, as :func:`freeze` returned them.

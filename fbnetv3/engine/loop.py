@@ -124,7 +124,7 @@ class Training:
 
     @property
     def has_steps_left(self) -> bool:
-        """Whether a step is left to run; False after an early stop."""
+        """Whether :meth:`run` would run a step; False after an early stop."""
         return self.start_iter < self.max_iter and self._stopped_at is None
 
     def best_scores(self) -> dict[str, float]:
@@ -242,7 +242,9 @@ class Training:
         }
 
     def run(self) -> None:
-        """Runs the steps from ``start_iter`` to ``max_iter - 1``, with evaluations and checkpoints.
+        """Runs the steps from ``start_iter`` to ``max_iter - 1``, or until an early stop.
+
+        Evaluations and checkpoints are made in between, by hooks.
 
         Raises:
             StoppedError: A signal stopped the training; a checkpoint was written.

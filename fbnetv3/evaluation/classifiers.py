@@ -1,6 +1,7 @@
 """The evaluation of a classifier, on images with one class each or with several classes.
 
-CONTRIBUTING.md lists what a further file of an evaluation needs ("Where to add").
+CONTRIBUTING.md ("Where to add") lists what has to be changed so that an evaluation writes another
+file.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Report:
     """The scores of an evaluation, and the files that were written.
 
     Attributes:
-        scores: Scores by name, in percent except for ``loss`` and counts. ``tta`` is a mapping with
-            the scores of test-time augmentation.
+        scores: Scores by name, in percent except for ``loss`` and counts. With test-time
+            augmentation, ``tta`` is a mapping with its scores.
         files: Files that were written.
         remarks: Lines for people, such as the classes that are confused most.
     """

@@ -1,10 +1,10 @@
 """ONNX files that compute with 8-bit integers, quantised after the training by ONNX Runtime.
 
 Ranges are measured on calibration images (static quantisation), and weights have one scale per
-output channel. The range of an activation keeps the central 99.99% of its values: rare extreme
-values would make the steps of all other values coarse. On processors without VNNI
-instructions, products of 8-bit integers are added up in 16 bits and may overflow; a file that is
-written on such a processor has 7-bit weights (``reduce_range``). Hard sigmoids are computed with
+output channel. By default, the range of an activation keeps the central 99.99% of its values: rare
+extreme values would make the quantisation steps of all other values coarse. On processors without
+VNNI instructions, products of 8-bit integers are added up in 16 bits and may overflow; a file that
+is written on such a processor has 7-bit weights (``reduce_range``). Hard sigmoids are computed with
 integers, too; see ``integer_gates.py``.
 """
 
@@ -59,8 +59,8 @@ def write_quantized(
         batches: Calibration images, of shape (N, 3, H, W); sizes may differ between batches.
         metadata: Properties of the file; ``reduce_range`` and ``activation_ranges`` are added.
         kept: Function from a model to the names of its nodes that stay in float32.
-        percentile: Share in percent of an activation's values in its range. The range holds all
-            values if this is None, or if the percentiles of an activation cannot be computed.
+        percentile: Share in percent of an activation's values in its range. If this is None, or if
+            the percentiles of any activation cannot be computed, all ranges hold all values.
     """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 17
-"""Version of the operators; ONNX Runtime 1.12, OpenVINO 2023 and later read it."""
+"""Version of the operators, which ONNX Runtime (from 1.12 on) and OpenVINO (from 2023 on) read."""
 
 
 def problem() -> str:

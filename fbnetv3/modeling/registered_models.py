@@ -32,7 +32,8 @@ def build(
 
     Raises:
         ArchError: The function does not accept an argument or rate, or returns no module; or the
-            name sets the number of classes or a rate.
+            arguments set the number of classes or a rate.
+        RegistryError: No network has this name.
     """
     make = NETWORKS.get(name)
     accepted = _accepted(make)

@@ -21,7 +21,7 @@ from fbnetv3.search.trial import Trial
 class Batches:
     """The batches that a search has proposed, and their running trials.
 
-    Batches that an earlier process has finished are read from the storage, one after the other.
+    Batches that an earlier process has finished are not proposed again, but read from the storage.
 
     Args:
         space: Space of the search.
@@ -34,8 +34,8 @@ class Batches:
     Attributes:
         all: Trials by batch, finished or not.
         running: Trials without a result, by number.
-        records: Sizes of batches, retries, report cards and enqueued candidates in the storage; see
-            ``records.py``.
+        records: Sizes of batches, failed trials that run again, report cards and enqueued
+            candidates in the storage; see ``records.py``.
         schedule: Number, stages and sizes of the batches, as of the last :meth:`load`.
     """
 
@@ -100,7 +100,7 @@ class Batches:
             numbers: Numbers of the trials.
 
         Returns:
-            Copies of the trials as they were.
+            Copies of the trials, with their failures.
 
         Raises:
             SearchError: One of the trials has not failed, or another process coordinates the study.
@@ -121,7 +121,7 @@ class Batches:
         self._stored = None
 
     def history(self) -> History:
-        """Returns the batches so far; before the first batch, the batches in the storage."""
+        """Returns the batches of this process; those in the storage if it has none yet."""
         if self.all:
             return History.of(self.all)
         if self._stored is None:
@@ -129,7 +129,9 @@ class Batches:
         return History.stored(self._stored, self.schedule, self.records.sizes)
 
     def first_before(self, due: Sequence[Trial]) -> list[Trial]:
-        """Returns the trials of the first batch, with all of its parts.
+        """Returns the trials of the first batch, which may consist of several parts.
+
+        The parts are trained one after the other, and are batches of the schedule.
 
         Args:
             due: Trials that are about to start.
@@ -144,11 +146,11 @@ class Batches:
         return history.head(parts).trials if is_later and history.finished >= parts else []
 
     def cards(self, history: History) -> dict[int, ReportCard]:
-        """Returns the report card after each finished batch, by the number of batches."""
+        """Returns the report cards of the predictors, by the number of finished batches."""
         return self._planner.models.cards(history, self.records.cards())
 
     def load(self) -> list[Trial]:
-        """Returns the checked trials of the storage, without results that no longer count."""
+        """Returns the checked trials of the storage, without failures of trials that run again."""
         stored = self._store.load()
         self.schedule = Schedule.of(self._settings, stored, sizes=self.records.sizes)
         trials = self.records.retries.current(stored)
@@ -165,7 +167,8 @@ class Batches:
             Whether the candidate was stored.
 
         Raises:
-            SearchError: The candidate is a trial or enqueued already, or no batch will follow.
+            SearchError: No batch will follow; or the candidate is a trial or enqueued already, and
+                ``skip_if_exists`` is False.
         """
         problem = self._why_known(candidate.id)
         if problem and skip_if_exists:
@@ -257,7 +260,8 @@ class Batches:
         waiting = {candidate.id: candidate for candidate in self.records.enqueued}
         if not waiting:
             return []
-        ids = self.records.enqueued_at(number)[:size]  # a batch may have become one of finalists
+        # The ids may be more than fit: finalists may take the place of a larger batch of stage 1.
+        ids = self.records.enqueued_at(number)[:size]
         if not ids and number not in self.records.sizes:
             known = [*self._planner.warm_start, *(t for batch in self.all for t in batch)]
             ids = [key for key in waiting if key not in {trial.id for trial in known}][:size]
@@ -282,7 +286,7 @@ class Batches:
         """Returns the history from which a batch is proposed, or was proposed by another process.
 
         With ``ahead``, some trials were still running at that time; the storage records which.
-        Trials that were put back later count as failed.
+        Trials that had failed then count as failed, even if they were put back to run again since.
         """
         hidden: set[int] = set()
         if self._settings.ahead:

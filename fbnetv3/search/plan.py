@@ -1,4 +1,4 @@
-"""What a search knows before anything is trained."""
+"""What a search knows before any candidate is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fbnetv3.search.space.reach import Reach
 
 @dataclass(frozen=True)
 class Plan:
-    """The state of a search before anything is trained.
+    """The state of a search before any candidate is trained.
 
     Attributes:
         pool: Quasi Monte-Carlo sample of the feasible candidates.

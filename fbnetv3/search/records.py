@@ -1,9 +1,10 @@
 """What a search keeps in its storage besides its trials, as attributes of the study.
 
 For each batch, the size of the batch is kept, which tells whether all of its trials are stored.
-With the setting ``ahead``, the numbers of the trials that were running when the batch was proposed
-are kept, too. So are the early stop and the report cards: computing them again would require a fit
-of the predictor per batch. Each enqueued candidate has an attribute, which any process may add.
+With the setting ``ahead``, a batch may be proposed while trials still run; the numbers of these are
+kept, too. The early stop (the epoch at which candidates are compared) is kept for other programs,
+and the report cards of predictors are kept because computing them again would require a fit of the
+predictor per batch. Each enqueued candidate has an attribute, which any process may add.
 Another attribute, one per batch, lists the enqueued candidates that the batch took. For each trial
 that was put back to be evaluated again, the reasons of its failures are kept.
 """
@@ -71,7 +72,7 @@ class Retries:
     entries: Mapping[int, Sequence[tuple[int, str]]]
 
     def reasons(self, number: int) -> list[str]:
-        """Returns the earlier reasons of a trial."""
+        """Returns the reasons of the failures after which a trial was put back."""
         return [reason for _, reason in self.entries.get(number, ())]
 
     def reason_at(self, number: int, batch: int) -> str | None:
@@ -88,7 +89,7 @@ class Retries:
         return next(later, None)
 
     def current(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Returns stored trials without those whose results no longer count.
+        """Returns stored trials without the failures after which a trial was put back.
 
         Args:
             trials: Trials; several of one number are in the order in which they were stored.

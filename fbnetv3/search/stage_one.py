@@ -26,7 +26,8 @@ class StageOne:
     """The batches of a search with one objective, chosen by a predictor with a posterior.
 
     Args:
-        parts: Feasible space within each budget; without budgets, the whole feasible space.
+        parts: Feasible space within each budget (an upper bound of a statistic for which the search
+            looks for a best candidate); without budgets, the whole feasible space.
         encoding: Encoding of the candidates.
         bounded: Bounds on scores.
         levels: Function from trials to their levels, (trials, variables).
@@ -87,7 +88,7 @@ class StageOne:
         return chosen
 
     def _to_improve_on(self, predictor: Probabilistic, ranked: Levels, wins: Mask) -> float | None:
-        """Returns the posterior mean to improve on; None: the highest one at an observation.
+        """Returns the posterior mean to improve on; None: the highest one of all fitted candidates.
 
         Args:
             predictor: Predictor with a posterior.
@@ -118,7 +119,7 @@ def batch_without_posterior(
         encoding: Encoding of the candidates.
         count: Number of candidates; fewer are returned if too few are left.
         statistic: Statistic whose range is divided into bins; None: there are no bins.
-        log: Whether the bins have equal widths on a logarithmic scale.
+        log: Whether the bins have equal widths on a logarithmic scale, if all values are positive.
     """
     if not len(untried):
         return untried

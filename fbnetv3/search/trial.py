@@ -53,7 +53,8 @@ class Trial:
         number: Position among the trials of the search, from 0; negative in a warm start.
         batch: Batch in which the trial was proposed, from 0; -1 in a warm start.
         config: Value of each variable; inactive variables have their first value.
-        max_epochs: Number of epochs to train; None: the whole schedule.
+        max_epochs: Number of epochs to train, as :meth:`report` counts them; None: the whole
+            schedule.
         statistics: Value of each statistic, by name.
         predicted: Predicted score at the time of the proposal; None if there was no predictor.
         stage: ``coarse`` or ``fine``.
@@ -66,8 +67,8 @@ class Trial:
         reason: Reason of a failure; None: no failure.
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
         score_names: Names of the scores that the evaluation returns; (): it returns one number.
-        scores: Final scores by name; {} without ``score_names``. The first of ``score_names`` is
-            the name of :attr:`final_score`.
+        scores: Final scores by name of a complete trial; {} without ``score_names``. The first of
+            ``score_names`` is the name of :attr:`final_score`.
         enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
         replicate: Index of this training among the trainings of one finalist with different random
             seeds, from 0; the evaluation adds it to its seed.
@@ -220,7 +221,10 @@ def _with_or(text: object) -> object:
 
 
 def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how the parts that are in both identities differ; returns "" if they are equal.
+    """Describes how two identities (all that scores depend on) differ; returns "" if they do not.
+
+    Parts that only one of them has are ignored. ``sha256``, the hash of all parts, is compared only
+    if both have the same parts and these are equal.
 
     Args:
         before: Identity as :meth:`SearchSettings.identify` returned it; {} from earlier versions.

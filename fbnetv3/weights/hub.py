@@ -40,7 +40,7 @@ def parse_hub_address(address: str) -> HubAddress:
     """Returns the repository that an address names.
 
     Raises:
-        RecordError: The address has another form.
+        RecordError: The address does not have the form ``hf://OWNER/NAME[@REVISION]``.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:

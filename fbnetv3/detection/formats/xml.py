@@ -44,7 +44,8 @@ def parse_xml(path: Path) -> ElementTree.Element:
     """Returns the root of an XML file.
 
     Raises:
-        DataError: The file cannot be read, is not XML, declares a document type, or is too large.
+        DataError: The file cannot be read, is not XML, declares a document type, is too large, or
+            is nested too deeply.
     """
     parser = ElementTree.XMLParser(target=_Builder())
     try:

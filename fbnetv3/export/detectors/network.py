@@ -1,8 +1,8 @@
 """The network of an exported detector: from RGB pixels of one image to its boxes.
 
 The graph normalises and pads the image, runs backbone and heads, decodes the boxes of the best
-anchors of each level, and suppresses overlapping boxes of the same class, as detectron2's RetinaNet
-does. Height and width of the image are not fixed in the graph.
+anchors of each level of the feature pyramid, and suppresses overlapping boxes of the same class, as
+detectron2's RetinaNet does. Height and width of the image are not fixed in the graph.
 """
 
 from __future__ import annotations

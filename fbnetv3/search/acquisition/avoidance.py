@@ -1,13 +1,13 @@
 """Candidates that are predicted to run out of memory or time are proposed last.
 
 A logistic regression learns from the trials that ran out of memory or time and from the trials with
-a score. x contains the standardised features of a candidate and ten times the standardised
-logarithms of its statistics, which decide what a training needs; w are the weights, b is the
-intercept, and y = 1 for a failure, else 0. The regression minimises
+a score. x contains the standardised features of a candidate and ten times the standardised arcsinh
+(like a logarithm) of its statistics, since memory and time of a training depend on these; w are the
+weights, b is the intercept, and y = 1 for a failure, else 0. The regression minimises
 
     sum_i log(1 + exp(-s_i (w x_i + b))) + |w|^2 / 2,    s_i = 2 y_i - 1
 
-A candidate is predicted to fail if w x + b > 0: its probability of failure is above one half.
+A candidate is predicted to fail if w x + b > 0: its predicted probability is above one half.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class FailureModel:
     Args:
         encoding: Encoding of the space.
         pool: Trained candidates with their statistics.
-        failed: (candidates,) whether each candidate failed.
+        failed: (candidates,) whether each candidate ran out of memory or time.
     """
 
     def __init__(self, encoding: Encoding, pool: Pool, failed: Mask) -> None:

@@ -26,9 +26,10 @@ def first_batch(pool: Pool, count: int, statistic: str | None, *, log: bool = Fa
     Args:
         pool: Candidates in the order of their quasi-Monte Carlo sequence.
         count: Number of candidates to choose.
-        statistic: Statistic whose range is divided into ``count`` bins; one candidate per bin is
-            chosen, and further ones of other bins in place of empty bins. If None, the head of the
-            sequence is chosen; it is spread out by construction.
+        statistic: Statistic whose range is divided into ``count`` bins; the first candidate of each
+            bin is chosen and, in place of those of empty bins, the second, third, ... of the bins
+            that have them. If None, the head of the sequence is chosen, which is spread out by
+            construction.
         log: Whether bins have equal widths in the logarithm of the statistic, if all its values
             are positive.
 
@@ -79,7 +80,7 @@ def _axis(values: Floats, log: bool) -> Floats:
 
 def bins_of(values: Floats, count: int) -> Index:
     """Returns the bin of each value; ``count`` bins of equal width divide their range."""
-    scaled = to_unit(values)  # by a power of two, which is exact, so that nothing overflows
+    scaled = to_unit(values)  # magnitudes of at most 1, so that their difference cannot overflow
     low, high = float(scaled.min()), float(scaled.max())
     if high == low:
         return np.zeros(len(values), dtype=np.int64)
@@ -90,7 +91,7 @@ def bins_of(values: Floats, count: int) -> Index:
 def best_by_bin(scores: Floats, bins: Index, count: int) -> Index:
     """Returns the indices of the best candidate of each bin, then the second best, and so on.
 
-    If bins are empty, further candidates of the other bins complete the batch.
+    There are ``count`` indices, or fewer if there are fewer candidates.
 
     Args:
         scores: (candidates,) scores; higher is better.

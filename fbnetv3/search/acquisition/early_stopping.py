@@ -1,9 +1,9 @@
-"""The epoch after which the ranking of candidates stays the same (paper, 3.1 and Fig. 3).
+"""The epoch from which on the ranking of candidates hardly changes (paper, 3.1 and Fig. 3).
 
-The paper ranks all candidates of the first batch. By default, only the better half of them is
-ranked: the worse half, which includes networks that never learn, falls behind within the first
-epochs. Over all candidates, the rank correlation is therefore high long before the best ones, among
-which the search chooses, have their final ranking.
+The paper ranks all candidates of the first batch. By default, only the better half of them, but at
+least 6, is ranked: the worse half, which includes networks that never learn, falls behind within
+the first epochs. Over all candidates, the rank correlation is therefore high long before the best
+ones, among which the search chooses, have their final ranking.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fbnetv3.search.direction import MAXIMIZE, gain
 
 ALL, BETTER_HALF = "all", "better_half"
 RANKED = (ALL, BETTER_HALF)
-"""Candidates that may be ranked: all of them (the paper's choice), or the better half."""
+"""Candidates that may be ranked: all (the paper's choice), or the better half, but at least 6."""
 _MIN_CANDIDATES = 3
 """Smallest number of candidates for which an epoch is sought."""
 _MIN_RANKED = 6
@@ -34,8 +34,9 @@ class EarlyStop:
     """The rank correlation of the candidates' scores at each epoch with their final scores.
 
     Attributes:
-        epochs: Epochs that all candidates reported, ascending.
-        correlation: Spearman's rank correlation at each epoch, in [-1, 1].
+        epochs: Epochs at which all candidates reported a finite score, ascending.
+        correlation: Spearman's rank correlation at each epoch, in [-1, 1]; 0 if all scores at the
+            epoch are equal.
         threshold: Smallest rank correlation at which the ranking counts as final.
         epoch: First epoch from which on the correlation is never below the threshold. None if this
             is the last epoch, so that nothing stops early.
@@ -53,7 +54,7 @@ def find_early_stop(
     over: str = BETTER_HALF,
     direction: str = MAXIMIZE,
 ) -> EarlyStop | None:
-    """Returns the epoch after which the ranking of the candidates stays the same.
+    """Returns the epoch from which on the ranking of the candidates hardly changes.
 
     Args:
         reports: Score by epoch of each candidate that was trained in full. Scores that are NaN or
@@ -88,7 +89,7 @@ def find_early_stop(
 
 
 def _are_equal(scores: np.ndarray) -> bool:
-    return bool(scores.min() == scores.max())  # the difference of two scores may overflow
+    return bool(scores.min() == scores.max())  # compared, since a difference may overflow
 
 
 def _correlation(early: np.ndarray, final: np.ndarray) -> float:

@@ -50,14 +50,21 @@ def read_command(flag: str, folder: Path, cfg: CfgNode, *arguments: str) -> str:
 
 
 def train_command(path: Path) -> str:
-    """Returns the command that trains a winner, or resumes its training."""
+    """Returns the command that trains the config of a winner, or resumes its training.
+
+    A winner is a candidate, such as the best one, that a search has written as a config.
+
+    Args:
+        path: Path of the config.
+    """
     return command_line("train", "--config-file", str(path), "--resume")
 
 
 def _given_options(cfg: CfgNode, *keys: str) -> list[str]:
     """Returns KEY, VALUE, ... for those of the given keys whose values are not empty.
 
-    The command line repeats these locations, because some are refused in a config file; see
+    The command line repeats these locations: a config file may be untrusted, so that addresses of
+    servers, and paths outside its folder and the current one, are refused in it; see
     ``config_file.py``.
     """
     values = {

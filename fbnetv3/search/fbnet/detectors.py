@@ -204,9 +204,9 @@ def _blind_boxes(
 def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the config keys and values of a candidate, besides those of its backbone.
 
-    Keys that the space does not set are left out, so that they keep their values in the config: a
-    recipe would turn lengths in iterations into epochs. A field of the recipe whose ``when`` does
-    not hold is left out, too.
+    Keys that the space does not set are left out, so that they keep their values in the config:
+    converting the whole recipe into keys would turn lengths in iterations into epochs. A field of
+    the recipe is left out, too, if its variable is inactive (the condition ``when`` does not hold).
 
     Args:
         cfg: Config of the search.
@@ -230,7 +230,10 @@ def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) 
 
 
 def _matters(name: str, value: Any, space: FBNetSpace, config: Mapping[str, Any]) -> bool:
-    """Returns whether a field applies to a candidate; fields of the architecture always do."""
+    """Returns whether a field applies to a candidate.
+
+    Only a field of the recipe may not apply: if a variable sets it that is inactive.
+    """
     if not isinstance(value, Ref) or FIELDS[name].part == "architecture":
         return True
     return is_active(value.name, space.space, config)

@@ -39,7 +39,7 @@ class SearchPreview:
     Attributes:
         trials: The trials that would be trained next.
         lengths: Length of the training of each trial; () if SEARCH.EVALUATOR is not ``train``.
-        finished: Number of trials that are finished already.
+        finished: Number of trials that have a score or have failed.
         total: Largest number of trials of the search, the finished ones included.
         max_hours: SEARCH.MAX_HOURS; 0: no limit.
         plan: Lines about the space, the constraints and the data.

@@ -21,7 +21,7 @@ from fbnetv3.search.storage.study_lock import FileLock
 from fbnetv3.user_code import RECORD, record_user_code, user_code_changes
 
 _WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-"""Allowed names of winners, which name files in the folder."""
+"""Allowed names of winners: candidates that are written as configs, ``NAME.yaml`` in the folder."""
 
 
 class RunFolder:
@@ -37,7 +37,8 @@ class RunFolder:
         front: Path of the folder with the configs of the trials on the Pareto front.
         report: Path of the html report.
         log: Path of the folder with the log of finished batches.
-        costs: Path of the json file with the costs of networks that are counted one by one.
+        costs: Path of the json file with the costs of candidates that are networks of a library or
+            a user, which are built and counted one by one.
         storage: URL of the search's own database.
 
     Raises:
@@ -171,8 +172,8 @@ class RunFolder:
                 earlier version wrote it.
 
         Raises:
-            SearchError: The values of other keys differ, and the message names these keys; or the
-                folder's config cannot be read.
+            SearchError: Values of keys that are not in ``resumable_keys`` differ, and the message
+                names these keys; or the folder's config cannot be read.
         """
         if not self.config.is_file():
             return

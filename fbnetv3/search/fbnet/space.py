@@ -111,7 +111,7 @@ class FBNetSpace(TableSpace):
             check_row_values(None, sides, {"resolution": RESOLUTION})
 
     def _check_rows(self) -> None:
-        """Checks the architecture with all variables at their first level, then at their last."""
+        """Checks the architecture with all variables at their first value, then at their last."""
         for levels in (self.space.sizes * 0, self.space.sizes - 1) if self._rows else ():
             try:
                 count_cost(self.arch(self.space.configs(levels[None])[0]))

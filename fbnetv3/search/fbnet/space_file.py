@@ -32,7 +32,8 @@ def read_space_table(name: str) -> tuple[Path, dict[str, Any]]:
         name: One of :func:`list_spaces`, or a path that ends in .yaml or .yml.
 
     Raises:
-        SearchError: The file cannot be read, or is not a mapping of plain values.
+        SearchError: The name is not a text, or the file cannot be read or is not a mapping of plain
+            values.
     """
     as_text("the name of a space", name)
     path = Path(name) if Path(name).suffix in (".yaml", ".yml") else _FOLDER / f"{name}.yaml"

@@ -33,9 +33,9 @@ class JointNASSearcher(Searcher):
     """Proposes the trials of a :class:`~fbnetv3.search.JointNAS` to Ray Tune.
 
     A batch is proposed once all trials of the batch before have ended; until then, Tune waits. The
-    tuning ends with the last batch: give Tune ``num_samples=-1``. The values of the metric that a
-    trial reports before its end are scores by ``training_iteration``, for early stopping; the last
-    value is its score. ``param_space`` of the tuner may hold constants only.
+    tuning ends with the last batch: give Tune ``num_samples=-1`` (no limit). The values of the
+    metric that a trial reports are its scores by ``training_iteration``, for early stopping; the
+    last value is its final score. ``param_space`` of the tuner may hold constants only.
 
     Args:
         space: Space of the candidates.

@@ -23,16 +23,16 @@ _SPREAD = 0.5
 class Ensemble:
     """Networks with one hidden layer, each trained on its own bootstrap sample of the labels.
 
-    The hidden layer reads the features and an embedding of the architecture. Every member trains
-    its own copy of the pre-trained encoder further.
+    With a pre-trained encoder, the hidden layer reads the features and the encoder's embedding of
+    the architecture, and every member trains its own copy of the encoder further.
 
     Args:
         x: (n, width) features.
         y: (n,) labels of mean 0 and standard deviation 1.
         pretrained: Encoder of the architecture. If it has no weights, the members have no encoder.
         seed: Random seed of the bootstrap, the initial weights and the order of minibatches.
-        errors: (n,) standard deviation of each label's error. A label's loss is weighted by
-            1 / (1 + errors^2 / _NOISE). None: all weights are 1.
+        errors: (n,) standard deviation of each label's error. A label's loss is multiplied by
+            1 / (1 + errors^2 / _NOISE), besides its weight in the bootstrap sample. None: by 1.
 
     Attributes:
         weights: (members, n) number of occurrences of each label in a member's bootstrap sample.

@@ -26,6 +26,9 @@ _MIN_TRIALS = 24
 class ReportCard:
     """Rank correlations of predicted and true scores after a batch.
 
+    ``kendall``, ``spearman`` and ``p_value`` are NaN for fewer than 3 trials, and if all
+    predictions or all scores are equal.
+
     Attributes:
         trials: Number of trials that the predictor was fitted to.
         kendall: Kendall's tau of the cross-validated predictions, in [-1, 1].
@@ -36,7 +39,7 @@ class ReportCard:
             predicted when the trial was proposed.
         batch_kendall: Kendall's tau of ``batch``; NaN for fewer than 3 trials, and if all
             predictions or all scores are equal.
-        held_out: (cross-validated prediction, true score) of each trial.
+        held_out: (cross-validated prediction, true score) of each trial; [] if they were not kept.
     """
 
     trials: int
@@ -139,7 +142,7 @@ def _spearman(a: Floats, b: Floats) -> float:
 
 
 def _are_equal(values: Floats) -> bool:
-    return bool(values.min() == values.max())  # the difference of two values may overflow
+    return bool(values.min() == values.max())  # compared, since a difference may overflow
 
 
 def _rmse(predicted: Floats, labels: Floats) -> float:

@@ -44,7 +44,7 @@ class Figure:
 
 
 def scores_of(trials: Sequence[Trial]) -> list[float]:
-    """Returns the scores of complete trials."""
+    """Returns the scores of the trials that have one."""
     return [float(t.score) for t in trials if t.score is not None]
 
 

@@ -42,7 +42,7 @@ def fronts(result: SearchResult, score: str) -> list[Figure]:
 
 
 def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figure:
-    """Draws an objective against another one; a line joins the front if there are no more."""
+    """Draws objective y against x; a line joins the front if the search has no other objectives."""
     trials, front = result.feasible, pareto_front(result.feasible, result.objectives)
     values = {o: [result.objectives.value_of(o, t) for t in trials] for o in (x, y)}
     axis, title = cost_axis(x.name, values[x]), title_of(y, score)

@@ -29,6 +29,8 @@ _Z_95 = 1.645
 class Comparison:
     """Cross-validated Kendall's tau of two predictors that differ in the encoder only.
 
+    A tau is NaN if all predictions or all scores are equal.
+
     Attributes:
         trials: Number of trials that both predictors are fitted on.
         pretrained: Tau with the encoder pre-trained on statistics.
@@ -57,7 +59,7 @@ def compare_pretraining(
     seed: int,
     direction: str = MAXIMIZE,
 ) -> list[Comparison]:
-    """Fits predictors with and without pre-training on the trials of the first 1, 2, ... batches.
+    """Compares predictors with and without pre-training on the first 1, 2, ... batches of trials.
 
     Args:
         space: Space of the candidates.
@@ -69,7 +71,7 @@ def compare_pretraining(
 
     Returns:
         Comparisons by ascending number of trials, at most 6 of them, each with at least 5 trials;
-        [] if the encoder has nothing to learn.
+        [] if the encoder has nothing to learn, such as when no statistic of the pool varies.
     """
     scored = (t for t in trials if t.state == "complete" and t.score is not None)
     complete = sorted(scored, key=lambda t: t.number)

@@ -44,7 +44,7 @@ class Importances:
     Attributes:
         names: Variables that vary, the most important one first.
         values: (n,) share of the variance of held-out scores that the forest no longer predicts
-            when the values of each variable are exchanged.
+            when the values of the variable are exchanged between trials; at least 0.
         r2: Share of the variance of held-out scores that the forest predicts.
     """
 
@@ -54,7 +54,7 @@ class Importances:
 
 
 def importances(space: SearchSpace, complete: Sequence[Trial]) -> Importances | None:
-    """Returns the importance of each variable.
+    """Returns the importance of each variable that varies between the trials.
 
     Args:
         space: Space of the candidates.

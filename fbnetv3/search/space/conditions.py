@@ -24,12 +24,12 @@ class When:
     """A condition under which a variable is active, such as ``When("depth", ">", 1)``.
 
     Attributes:
-        name: Name of an earlier variable of the space.
+        name: Name of a variable that precedes, in the space, the one that has the condition.
         relation: ``==``, ``!=``, ``>``, ``>=``, ``<`` or ``<=``.
         value: Value on the right-hand side.
 
     Raises:
-        SearchError: The relation is unknown.
+        SearchError: The relation is unknown, or the name is not a text on one line.
     """
 
     name: str
@@ -45,7 +45,7 @@ class When:
             )
 
     def holds(self, value: object) -> bool:
-        """Returns whether a value of the earlier variable meets the condition.
+        """Returns whether a value of the variable ``name`` meets the condition.
 
         Raises:
             SearchError: The two values cannot be compared.

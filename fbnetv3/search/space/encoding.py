@@ -12,7 +12,7 @@ Features = npt.NDArray[np.float32]
 
 
 class Encoding:
-    """Converts levels into features.
+    """Converts levels (the index of each variable's value) into features.
 
     The features of inactive variables are 0. A variable with a single value also has a column.
 
