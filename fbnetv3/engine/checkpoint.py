@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-"""Version of the keys of checkpoints; rises when older versions of this package cannot read them."""
+"""Version of the keys of checkpoints; rises when older versions of the package cannot read them."""
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
 """Format version -> function that turns a state of that version into one of the next version."""

@@ -143,8 +143,8 @@ def report_boxes(
 def _matched(
     truth: dict[str, Any], results: Sequence[Result], *, accumulate: bool
 ) -> COCOeval | None:
-    """Returns pycocotools' matches at an IoU of 0.5; None if ``results``, which it needs, is empty."""
-    if not results:
+    """Returns pycocotools' matches at an IoU of 0.5; None if there are no results."""
+    if not results:  # which pycocotools refuses
         return None
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
         coco = COCO()
