@@ -80,9 +80,9 @@ def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) 
 
     A new process builds the network and calls it with one image, or trains it with two. Then it
     makes two calls with ``shape``. The result is the high-water mark of resident memory over these
-    two calls, minus the resident memory before them. Hence images and activations are included; weights, gradients and the
-    optimizer's state are not. Only Linux can reset the mark: elsewhere the result is the growth of
-    the mark, which may be smaller.
+    two calls, minus the resident memory before them. Hence images and activations are included;
+    weights, gradients and the optimizer's state are not. Only Linux can reset the mark: elsewhere
+    the result is the growth of the mark, which may be smaller.
 
     Args:
         kind: ``inference`` or ``training``.

@@ -50,8 +50,8 @@ class LoaderOptions:
 class TrainLoader:
     """An endless sequence of shuffled and augmented batches.
 
-    In epoch e the images come in an order drawn with (seed, e), see ``EpochOrder``, and the last
-    images, which do not fill a batch, are dropped. The augmentation of an image is drawn with (seed,
+    In epoch e the images come in an order drawn with (seed, e), see ``EpochOrder``, and the
+    images after the last full batch are dropped. The augmentation of an image is drawn with (seed,
     e, index of the image) and, if the image appears several times in the epoch, the number of the
     copy. Hence the batches do not depend on ``num_workers``, and the joined batches of all ranks do
     not depend on ``world_size``. Transforms draw from torch's global CPU generator, whose state is

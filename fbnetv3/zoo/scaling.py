@@ -52,20 +52,18 @@ def scale_config(
 
     Args:
         config: Path of a classifier's config, such as a winner's, or its name in ``model_zoo/``.
-        macs: Target of compound scaling in multiply-adds, which is met within 3%; None:
-            ``width``, ``depth`` and ``resolution`` are used.
+        macs: Target of compound scaling in multiply-adds, met within 3%; excludes the next three.
         width: Factor > 0 of the channels; None: 1.
         depth: Factor > 0 of the repeats; None: 1.
         resolution: Side of the input in pixels; None: that of the config.
         output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the
-            network's multiply-adds, next to ``config`` or, if that is in ``model_zoo/``, in
-            the current folder.
-        opts: Further keys to change: KEY, VALUE, ...
+            network's multiply-adds, next to ``config``, or in the current folder for a packaged
+            config of ``model_zoo/``.
+        opts: Keys of the config to change first: KEY, VALUE, ...
 
     Raises:
-        FBNetError: The config is not that of a classifier with an FBNet, ``macs`` is given
-            together with ``width``, ``depth`` or ``resolution``, none of the four is given, or a
-            value is not allowed or out of reach.
+        FBNetError: The config is not that of a classifier with an FBNet; ``macs`` and one of the
+            next three, or none of the four, is given; or a value is not allowed or out of reach.
     """
     path = find_config(config)
     cfg = _classifier_config(path, opts)

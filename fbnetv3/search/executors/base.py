@@ -78,8 +78,8 @@ class Executor(Protocol):
 
     An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
     (:class:`~fbnetv3.search.errors.StorageUnavailableError`), such as a full disk, do not fail the
-    trial: it gets no result, and :meth:`wait` raises the exception. After an error, the caller calls
-    :meth:`close`.
+    trial: it gets no result, and :meth:`wait` raises the exception. After an error, the caller
+    calls :meth:`close`.
 
     An executor may also have a method ``withdraw()``, which drops the submitted trials that have
     not started. Without it, a search that has reached ``max_hours`` waits for all submitted trials.
