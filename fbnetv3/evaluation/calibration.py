@@ -2,7 +2,7 @@
 
 The expected calibration error is that of Guo et al. (2017), On Calibration of Modern Neural
 Networks: with M bins (a, b] of equal width, sum over bins of n_m / n |accuracy_m - confidence_m|,
-where bin m has n_m of the n predictions, with this accuracy and mean confidence.
+where n_m of the n predictions are in bin m, and have this accuracy and this mean confidence.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class RunLoop:
         return bool(results)
 
     def _end(self, limit: FailureLimit) -> None:
-        """Drops the trials that have not started, if the executor can, and waits until none is left."""
+        """Drops trials that have not started, if the executor can, and waits until none is left."""
         withdraw = getattr(self.executor, "withdraw", None)
         if withdraw is not None:
             withdraw()

@@ -52,13 +52,13 @@ def scale_config(
 
     Args:
         config: Path of a classifier's config, such as a winner's, or its name in ``model_zoo/``.
-        macs: Target of compound scaling in multiply-adds, met within 3%; excludes the next three.
+        macs: Target of compound scaling in multiply-adds, met within 3%; None: the next three set
+            the size.
         width: Factor > 0 of the channels; None: 1.
         depth: Factor > 0 of the repeats; None: 1.
         resolution: Side of the input in pixels; None: that of the config.
-        output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the
-            network's multiply-adds, next to ``config``, or in the current folder for a packaged
-            config of ``model_zoo/``.
+        output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the new
+            multiply-adds, next to ``config``, or in the current folder if that is packaged.
         opts: Keys of the config to change first: KEY, VALUE, ...
 
     Raises:

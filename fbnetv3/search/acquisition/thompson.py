@@ -19,9 +19,9 @@ _GENERATIONS = 8
 _MAX_SURVIVORS = 16
 _MIN_SURVIVORS = 4
 _TOTAL_SURVIVORS = 768
-"""Number of candidates that survive a generation, in total over the functions.
+"""For each function, 768 / (number of functions) candidates survive a generation.
 
-Per function, 768 divided by the number of functions survive, but at least 4 and at most 16.
+But at least 4 and at most 16 survive.
 """
 _MAX_DENSE_FUNCTIONS = 64
 """Largest number of functions that are all evaluated at every candidate.

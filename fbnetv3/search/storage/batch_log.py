@@ -143,7 +143,7 @@ class BatchLog:
     """A folder with one file per finished batch, for a backup on another machine.
 
     A file is written again only if a failed trial of its batch was evaluated again. It contains no
-    time of day, so that the same content gives the same bytes at any time. Each key of
+    time of day, so that the same content gives the same bytes. Each key of
     :attr:`LoggedSearch.order` is only in the first file that is written after the key was added.
 
     Args:
