@@ -1,8 +1,9 @@
 """Blocks of a search space as files of a runtime, with a csv for their latencies.
 
 A folder of :func:`write_blocks` has, in each format, a file for each distinct block of random
-networks of the space, for each of these networks, and for further networks that check the
-predictions. ``blocks.json`` describes these parts; ``blocks.csv`` has a row ``name,ms`` for each.
+networks of the space, for each of these networks, and for other networks, whose measured latencies
+check those predicted from the blocks. ``blocks.json`` describes these blocks and networks (the
+parts); ``blocks.csv`` has a row ``name,ms`` for each.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from fbnetv3.modeling import build_model
 
 CSV, MANIFEST = "blocks.csv", "blocks.json"
 _FORMAT = 1  # version of the content of blocks.json
-# Python's errors if blocks.json has other content
+# Python's errors if blocks.json does not have the content that write_manifest writes
 _MISREAD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _MAX_MS, _MAX_ELEMENTS = 1e9, 1e12  # upper bounds of values that are read, against broken files
 
@@ -50,8 +51,9 @@ class Part:
         input_size: Size (1, C, H, W) of its input.
         elements: Number of elements of its input and output together.
         shape: Shape of the block; None for a whole network.
-        blocks: Indices of the blocks of a whole network, in order; empty for a block and a check.
-        is_check: Whether it is a network that only checks predictions.
+        blocks: For a whole network, the indices of its blocks among those of the folder, in order;
+            empty for a block, and for a network that only checks predictions.
+        is_check: Whether it is a network that only checks predicted latencies.
     """
 
     name: str
@@ -115,7 +117,7 @@ def write_blocks(
 
 
 def _network_part(name: str, arch: Arch, written: Sequence[Shape]) -> Part:
-    """Returns the part of a whole network, which is a check if no blocks were written of it."""
+    """Returns the part of a whole network; without ``written``, it only checks predictions."""
     shapes = [shape for shape in arch_shapes(arch) if shape.kind.op != FRAME]
     size = (1, 3, arch.resolution, arch.resolution)
     used = tuple(written.index(shape) for shape in shapes) if written else ()
@@ -168,7 +170,7 @@ def _write(folder: Path, part: Part, network: ExportNetwork, formats: Sequence[F
 def write_manifest(
     folder: Path, parts: Sequence[Part], archs: Mapping[str, Arch], about: Mapping[str, Any]
 ) -> None:
-    """Writes ``blocks.json`` and the csv to fill.
+    """Writes ``blocks.json``, and the csv without latencies, for the user to fill in.
 
     Args:
         folder: Folder of the files.
@@ -257,8 +259,8 @@ def read_times(path: Path, parts: Sequence[Part]) -> dict[str, float]:
         Milliseconds by name.
 
     Raises:
-        BenchmarkError: The csv cannot be read, a row is missing, unknown, there twice, or has no
-            time > 0; the message names the row.
+        BenchmarkError: The csv cannot be read or has another header, or a row is missing, unknown,
+            there twice, or is not a name and a time > 0; the message names the row.
     """
     try:
         # spreadsheets write a byte order mark

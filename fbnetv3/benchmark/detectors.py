@@ -71,7 +71,7 @@ def distinct_designs(
 
 
 def with_all_depths(space: FBNetSpace, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns each candidate with each depth of the head.
+    """Returns each candidate with each depth of the head; unchanged if the depth is fixed.
 
     A latency table predicts nothing for a depth of the head that was not measured.
     """

@@ -27,7 +27,7 @@ from fbnetv3.benchmark.variants import (
 )
 
 Clock = Callable[[], float]
-# Shorter calls are repeated within a round, so that the clock's resolution matters little.
+# Calls that take less are repeated within a round, so that the clock's resolution matters little.
 _ROUND_SECONDS = 0.05
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -78,16 +78,16 @@ def _repeats(step: Step, clock: Clock) -> int:
 def peak_memory(kind: str, name: str, variant: str, shape: Shape, threads: int) -> float:
     """Returns by how many MiB resident memory grows, at its peak, while a network runs.
 
-    A new process builds the network and calls it with one image, or trains it with two. The
-    result is the high-water mark of resident memory over two further calls, minus the resident
-    memory before them. Hence images and activations are included; weights, gradients and the
-    optimizer's state are not. Only Linux can reset the mark: elsewhere the result is the growth of
-    the mark, which may be smaller.
+    A new process builds the network and calls it with one image, or trains it with two. Then it
+    makes two calls with ``shape``. The result is the high-water mark of resident memory over these
+    two calls, minus the resident memory before them. Hence images and activations are included;
+    weights, gradients and the optimizer's state are not. Only Linux can reset the mark: elsewhere
+    the result is the growth of the mark, which may be smaller.
 
     Args:
         kind: ``inference`` or ``training``.
         name: Name of the network.
-        variant: Variant of the network.
+        variant: Form of the network, such as ``deploy``; see ``variants.py``.
         shape: Images of a call.
         threads: CPU threads of PyTorch.
 

@@ -18,7 +18,8 @@ from fbnetv3.io import check_writable
 from fbnetv3.predictions.networks import check_source, load_network
 from fbnetv3.requires import require_installed
 
-# torch is imported where it is needed: a mistyped option or path is answered at once
+# torch, whose import takes seconds, is imported only where it is needed, so that mistyped options
+# and paths are reported at once
 if TYPE_CHECKING:
     from fbnetv3.evaluation.run import EvaluateOptions
 

@@ -41,7 +41,7 @@ _ONLY_CLASSIFIERS = (
     "DATALOADER.BALANCED_SAMPLING",
 )
 _ONLY_FBNETS = ("MODEL.ARCH", "MODEL.ARCH_*", "MODEL.WIDTH", "MODEL.DEPTH", "MODEL.DROP_PATH_RATE")
-# Keys that detectron2 reads for two-stage detectors and segmentation, and for its ResNets
+# Keys that detectron2 reads only for two-stage detectors and segmentation
 _ONLY_TWO_STAGES = (
     "MODEL.PROPOSAL_GENERATOR.*",
     "MODEL.RPN.*",
@@ -51,6 +51,7 @@ _ONLY_TWO_STAGES = (
     "MODEL.PANOPTIC_FPN.*",
 )
 _ONE_STAGE = ("RetinaNet", "FCOS")
+# Keys that detectron2 reads only for its ResNets
 _ONLY_RESNETS = ("MODEL.RESNETS.*",)
 # Keys of detectron2 that classifiers and detectors read. Keys of this package (``KEYS``), which
 # RECIPE_KEYS also contains, are not looked up here: both tasks read a key of this package unless it
@@ -73,7 +74,7 @@ _DETECTRON2_COMMON_KEYS = (
     "TEST.EVAL_PERIOD",
     *RECIPE_KEYS.values(),
 )
-# Further keys of detectron2, which only detectors read
+# Keys of detectron2 that detectors read in addition; classifiers do not
 _DETECTRON2_DETECTOR_KEYS = (
     "MODEL.*",
     "INPUT.*",

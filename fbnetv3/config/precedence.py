@@ -1,8 +1,8 @@
 """Keys that exclude each other: a length or period in epochs, or the same in iterations.
 
-A training reads the iterations only if the epochs are 0. A source of values (a base, a file, the
-command line) that gives the iterations alone therefore also sets the epochs to 0, so that it
-overrides epochs from earlier sources.
+A training reads the iterations only if the epochs are 0. Values come from base files, the config
+file and the command line, in this order. If one of these sources gives iterations above 0 but no
+epochs, it therefore also sets the epochs to 0, so that it overrides epochs of sources before it.
 """
 
 from __future__ import annotations

@@ -50,12 +50,12 @@ class LoaderOptions:
 class TrainLoader:
     """An endless sequence of shuffled and augmented batches.
 
-    In epoch e the images come in an order drawn with (seed, e), see ``EpochOrder``, and the images
-    that do not fill a batch are dropped. The augmentation of an image is drawn with (seed, e,
-    index of the image).
-    Hence the batches do not depend on ``num_workers``, and the joined batches of all ranks do not
-    depend on ``world_size``. All random numbers come from torch's global CPU generator, whose
-    state is restored after each batch; a transform must not use ``random`` or numpy.
+    In epoch e the images come in an order drawn with (seed, e), see ``EpochOrder``, and the
+    images after the last full batch are dropped. The augmentation of an image is drawn with (seed,
+    e, index of the image) and, if the image appears several times in the epoch, the number of the
+    copy. Hence the batches do not depend on ``num_workers``, and the joined batches of all ranks do
+    not depend on ``world_size``. Transforms draw from torch's global CPU generator, whose state is
+    restored after each batch; a transform must not draw from ``random`` or numpy.
 
     Args:
         dataset: Data set to read.
@@ -123,7 +123,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Batches that contain every image once, in order.
+    """Batches of one rank; those of all ranks together contain every image once.
 
     Rank r gets the images r, r + world_size, r + 2 world_size, ... No image is repeated, so
     the ranks' numbers of images may differ by one: scores must be summed over ranks, not averaged.
@@ -290,8 +290,8 @@ def _start_process_group(worker: int) -> None:
 
 def _ignore_sigterm_unless_from_parent() -> None:
     # Batch systems such as Slurm send SIGTERM to every process of a job, whatever its group. The
-    # main process then finishes its step, and needs the workers for it. Hence a worker ends only on
-    # a SIGTERM that the main process sends.
+    # main process then finishes its step, and needs the workers for it. Hence SIGTERM ends
+    # a worker only if the main process sends it.
     if not hasattr(signal, "sigwaitinfo"):  # macOS
         return
     parent = os.getppid()

@@ -9,14 +9,14 @@ import torch
 from fbnetv3.data.errors import DataError
 from fbnetv3.data.seeding import keyed_generator
 
-_ORDER = 0  # first key of the seeds of orders; data/batch_augment.py says where the others are
+_ORDER = 0  # first key of the seeds of orders; data/batch_augment.py says who uses other first keys
 
 
 class EpochOrder:
     """The images of an epoch as pairs (index, copy), drawn with (seed, epoch).
 
     An epoch has as many pairs as there are images. By default each image appears once, as copy 0.
-    Images that appear several times have different copies, which are augmented differently.
+    If an image appears several times, its copies are numbered from 0 and augmented differently.
 
     Args:
         size: Number of images.
@@ -24,8 +24,10 @@ class EpochOrder:
         targets: Class of each image; needed for ``balance`` above 0.
         balance: Power p in [0, 1]: the share of a class with n images is proportional to
             ``n ** (1 - p)``. The images of a class are drawn equally often, to within one. With
-            ``repeats`` above 1, a random part of these draws is used, so both hold approximately.
-        repeats: Number of times that each drawn image appears, in consecutive pairs.
+            ``repeats`` above 1, a random part of these draws is used, so the shares and the equal
+            numbers hold approximately.
+        repeats: Number of times that each drawn image appears, in consecutive pairs; the last image
+            may appear fewer times.
 
     Raises:
         DataError: ``balance`` is above 0, and the images do not have one class each.

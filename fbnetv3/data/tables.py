@@ -24,10 +24,11 @@ _Row = tuple[str, Any]  # path, and the value in the column of labels
 class TableSource(Source):
     """Image files with the labels that a table gives them.
 
-    A table has the column ``label`` with the class of each image, or the column ``labels`` with any
-    number of classes, separated by ``|`` (in Parquet also as a list); an empty text means no class.
-    Paths are relative to the table's folder and must not contain ``..``. The classes are sorted by
-    name, or are the lines of ``classes.txt`` in that folder, if there is one.
+    A table has the column ``path`` and either the column ``label`` with the class of each image, or
+    the column ``labels`` with any number of classes, separated by ``|`` (in Parquet also as a
+    list); an empty text in ``labels`` means no class. Paths are relative to the table's folder and
+    must not contain ``..``. The classes are sorted by name, or are the lines of ``classes.txt`` in
+    that folder, if there is one.
 
     Args:
         path: CSV with a header, or Parquet file.

@@ -23,7 +23,7 @@ COUNTS = {"train": 800, "test": 100}
 """Number of scenes of each split."""
 _SEED = 2021
 _SIZES = (24, 48)  # range of the side of a digit in pixels
-# Range of the number of digits to place in a scene; a digit that would overlap is left out.
+# Range of the number of digits drawn for a scene; those that overlap placed ones are left out.
 _NUM_TRIES = (6, 16)
 _INK = 64  # grey value above which a pixel belongs to the digit
 _VERSION = 1  # part of the name of the folder; rises when other scenes are generated

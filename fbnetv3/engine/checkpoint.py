@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-"""Version of the keys of checkpoints; rises when older programs could not read them."""
+"""Version of the keys of checkpoints; rises when older versions of the package cannot read them."""
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
 """Format version -> function that turns a state of that version into one of the next version."""
@@ -183,7 +183,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint of this program, holds
-            code, or has a format version that this program cannot read.
+            objects other than tensors and plain values, or has a format version that this program
+            cannot read.
     """
     damage = _damage(Path(path))
     if damage:
@@ -285,7 +286,8 @@ def _damage(path: Path) -> str | None:
     """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact.
 
     The checksums cover the content, and torch.load checks the headers (``mmap=True``: without
-    reading the content again). Both can raise errors of any type on damaged headers.
+    reading the content again). Reading the zip and loading can both raise errors of any type on
+    damaged headers.
     """
     if path.exists() and not path.is_file():
         return "cannot be read (not a regular file)"

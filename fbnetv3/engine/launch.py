@@ -136,7 +136,7 @@ class _StopSignals:
 def _wait(
     ranks: mp.ProcessContext, monitor: MachineMonitor, signals: _StopSignals, first: int
 ) -> None:
-    """Waits for the ranks of this machine, and ends them if the training has ended elsewhere."""
+    """Waits for the ranks of this machine; ends them if another machine has ended the training."""
     try:
         while not monitor.reason and not ranks.join(timeout=_POLL_INTERVAL):
             pass
@@ -331,7 +331,7 @@ def gpu_of_rank(local_rank: int) -> torch.device:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Returns whether an error only means that another rank has ended."""
+    """Returns whether communication with another rank failed, most likely since it has ended."""
     return isinstance(error, RuntimeError) and (
         "gloo" in str(error) or isinstance(error, dist.DistError)
     )

@@ -56,7 +56,7 @@ def _is_number(value: Any) -> bool:
 
 
 def drop_from(path: Path, iteration: int) -> None:
-    """Removes the rows of ``iteration`` and later ones; a resumed run writes them again.
+    """Removes the rows from ``iteration`` on; a run that is resumed there writes them again.
 
     Raises:
         FBNetError: The file cannot be read or written.

@@ -10,8 +10,9 @@ class TrainingResult(dict[str, float]):
     """The result of a training: the scores by name, with the files of the run.
 
     Args:
-        scores: Last scores, such as ``val/top1``, and ``best/...`` and ``stopped_early/...`` if
-            there are any; empty on ranks other than 0.
+        scores: Scores of the last evaluation, such as ``val/top1``; with SOLVER.KEEP_BEST, also the
+            best score and its epoch, as ``best/...``; after an early stop, its epoch, as
+            ``stopped_early/epoch``. Empty on ranks other than 0.
         weights: ``model_ema.safetensors`` if the training averages weights, else
             ``model.safetensors``.
         folder: Folder of the run, OUTPUT_DIR.

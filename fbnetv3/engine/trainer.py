@@ -19,7 +19,7 @@ from fbnetv3.engine.losses import LossBuffer, StepLosses
 from fbnetv3.engine.optim import OptimError
 from fbnetv3.errors import FBNetError
 
-_STEP = 2  # first key of mix_seed: steps (dropout etc.) draw other numbers than data/loaders.py
+_STEP = 2  # first key of mix_seed; that of data/loaders.py differs, so that the draws differ
 
 
 class NonFiniteLossError(FBNetError):
@@ -59,7 +59,8 @@ class Task(HasLosses, Protocol):
 
         Args:
             model: Network without a parallel wrapper.
-            weights: Kind of weights the model holds, ``raw`` or ``ema``.
+            weights: Weights that the model holds: ``raw`` as the optimizer leaves them, or ``ema``,
+                their exponential moving averages.
         """
 
     def state(self, model: nn.Module) -> dict[str, Any]:
@@ -131,6 +132,7 @@ class Trainer(TrainerBase):
             NonFiniteLossError: The losses were read, and the loss of a step is infinite or NaN.
             SmallBatchError: A batch is too small for the statistics of batch norms.
             OptimError: The optimizer needs a key that it has not set.
+            CompileError: torch.compile fails in a backward pass.
         """
         start = time.perf_counter()
         batch = next(self._batches)
@@ -181,7 +183,7 @@ class Trainer(TrainerBase):
         self._seed_step()
         means: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
-            # Gradients are averaged over processes once, in the last backward pass.
+            # Gradients are averaged over processes once, in the backward pass of the last part.
             with gradients_of_this_rank(self.model, index < len(parts) - 1):
                 losses = self._losses(part, self.iter * len(parts) + index)
                 if len(parts) > 1:
@@ -196,7 +198,7 @@ class Trainer(TrainerBase):
         """Returns the losses of part ``number``, counted from the start of the training."""
         try:
             return self.task.losses(self.model, batch, number)
-        except FloatingPointError:  # raised by detectron2; an earlier step's loss may be the cause
+        except FloatingPointError:  # raised by detectron2; an unread loss may be NaN already
             self.read_losses()
             raise
         except ValueError as error:

@@ -1,7 +1,8 @@
-"""Calibration: whether predictions with a confidence of 80% are right in 80 of 100 cases.
+"""Calibration: whether 80% of the predictions with a confidence of 80% are right.
 
 The expected calibration error is that of Guo et al. (2017), On Calibration of Modern Neural
-Networks: with M bins (a, b] of equal width, sum over bins of n_m / n |accuracy_m - confidence_m|.
+Networks: with M bins (a, b] of equal width, sum over bins of n_m / n |accuracy_m - confidence_m|,
+where n_m of the n predictions are in bin m, and have this accuracy and this mean confidence.
 """
 
 from __future__ import annotations

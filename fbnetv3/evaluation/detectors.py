@@ -49,7 +49,7 @@ def detect_dataset(
         advance: Function called after each batch with its number of images.
 
     Raises:
-        EvaluationError: The classes differ.
+        EvaluationError: The detector and the data set have different classes.
         DataError: An image cannot be read.
         PredictError: The device has too little memory for a batch.
     """
@@ -143,8 +143,8 @@ def report_boxes(
 def _matched(
     truth: dict[str, Any], results: Sequence[Result], *, accumulate: bool
 ) -> COCOeval | None:
-    """Returns pycocotools' matches at an IoU of 0.5; None without results, which it refuses."""
-    if not results:
+    """Returns pycocotools' matches at an IoU of 0.5; None if there are no results."""
+    if not results:  # which pycocotools refuses
         return None
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
         coco = COCO()
@@ -169,8 +169,8 @@ def precision_curves(
         results: Predicted boxes as COCO results.
 
     Returns:
-        Precision (recalls,) of each class that has a true box, by its name; and the recalls. Both
-        are empty without results.
+        Precision (recalls,) of each class that has a true box other than crowds, by its name; and
+        the recalls. The mapping and the array are empty without results.
     """
     evaluator = _matched(truth, results, accumulate=True)
     if evaluator is None:
@@ -195,8 +195,8 @@ def mistakes_by_image(
 
     Predicted boxes, by descending score, are matched with the true box of their class that they
     overlap most and that is still free, with an IoU of at least 0.5. True boxes without a match are
-    missed, predicted boxes without a match are wrong. Crowds, and predicted boxes on them, count as
-    neither.
+    missed, predicted boxes without a match are wrong. Crowds are never missed, and predicted boxes
+    that match a crowd are not wrong.
 
     Args:
         truth: Ground truth as COCO json.
@@ -211,7 +211,7 @@ def mistakes_by_image(
             missed[item["image_id"]] += not item["iscrowd"]
         return {number: (missed[number], 0) for number in missed}
     for match in evaluator.evalImgs:
-        if match is None:  # an image without true and predicted boxes of a class
+        if match is None:  # an image with neither true nor predicted boxes of a class
             continue
         number, ignored = match["image_id"], np.asarray(match["gtIgnore"], bool)
         missed[number] += int(((match["gtMatches"][0] == 0) & ~ignored).sum())

@@ -32,14 +32,14 @@ _CHECKED = 64  # calibration images, or random ones, on which a file is compared
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written and checked.
+    """A file that was written and, except for Core ML, run and compared with torch.
 
     Attributes:
         format: Name of the format.
         path: The file, or the folder of a package.
         megabytes: Size of the file and of the files that belong to it, in units of 10^6 bytes.
         difference: Largest absolute difference of a logit from torch's. None: files of this format
-            are not run here (Core ML), and nothing was compared.
+            are not run (Core ML), so nothing was compared.
         milliseconds: Median time of one image on ``torch.get_num_threads()`` threads; None: the
             file was not run.
         top1: Accuracy in percent on the data set to score on; None: there is none, or the file was
@@ -107,6 +107,8 @@ def export_classifier(
     options: ExportOptions,
 ) -> Iterator[Exported]:
     """Writes a classifier in each format, and yields each file once it was compared with torch.
+
+    Files of Core ML are not run, and are yielded without a comparison.
 
     Args:
         classifier: Classifier to export.

@@ -12,7 +12,9 @@ from fbnetv3.modeling.registry import build_layer
 
 
 class FBNetBackbone(nn.Module):
-    """All layers of an architecture, as one ``nn.Sequential`` per stage: ``stages[S][I]``.
+    """All layers of an architecture, as one ``nn.Sequential`` per stage.
+
+    ``stages[S][I]`` is layer I of stage S.
 
     Args:
         arch: Architecture of the network.

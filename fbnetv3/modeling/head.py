@@ -39,7 +39,7 @@ class ClassifierHead(nn.Module):
         global_pool: Global pool, a key of ``POOLS``; "" needs ``num_classes`` 0.
 
     Raises:
-        ArchError: The pool is unknown, or "" with a classifier.
+        ArchError: The pool is unknown, or "" although ``num_classes`` is not 0.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClassifierHead(nn.Module):
         """Chooses the global pool, a key of ``POOLS``.
 
         Raises:
-            ArchError: The pool is unknown, or "" with a classifier.
+            ArchError: The pool is unknown, or "" although the head has a linear layer.
         """
         has_classifier = isinstance(self.fc, nn.Linear)
         allowed = [name for name in POOLS if name or not has_classifier]

@@ -38,10 +38,10 @@ def check_source(model: str | None, weights: Path | None) -> Path | None:
         weights: File of weights or folder of a run; None: the weights ``model`` of the zoo.
 
     Returns:
-        The file of weights, or None.
+        The file of weights; None if ``weights`` is None.
 
     Raises:
-        FBNetError: The file is missing, or the zoo has no such weights.
+        FBNetError: The file is missing, the folder has no weights, or the zoo has no such weights.
     """
     if weights is not None:
         return find_weights(weights)

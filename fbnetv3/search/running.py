@@ -16,7 +16,7 @@ from fbnetv3.search.trial import Trial
 
 
 class Deadline:
-    """A time after which no trial starts, on the monotonic clock.
+    """A time after which no trial is submitted, on the monotonic clock.
 
     Args:
         hours: Hours from the construction on, above 0; None: no limit.
@@ -42,12 +42,14 @@ class RunLoop:
     Attributes:
         batches: Batches of the search.
         executor: Executor of the evaluations.
-        evaluate: Function from a trial to its score.
-        notify: Function that is called with the kind of an event and its trial.
+        evaluate: Function from a trial to its score or scores.
+        notify: Function that is called with the kind of an event, ``start``, ``report`` or
+            ``finish``, and its trial.
         check: Function that is called with all running trials before a new batch among them is
             submitted; it may raise an error to end the search.
-        stop_after: Number of failures that end the search; see :class:`FailureLimit`.
-        deadline: Time after which no trial starts.
+        stop_after: Number of failures that end the search if they meet a condition of
+            :class:`FailureLimit`; 0: failures never end it.
+        deadline: Time after which no trial is submitted.
     """
 
     batches: Batches
@@ -98,7 +100,7 @@ class RunLoop:
         return bool(results)
 
     def _end(self, limit: FailureLimit) -> None:
-        """Drops the submitted trials that have not started, and waits for the others."""
+        """Drops trials that have not started, if the executor can, and waits until none is left."""
         withdraw = getattr(self.executor, "withdraw", None)
         if withdraw is not None:
             withdraw()
@@ -110,7 +112,7 @@ class RunLoop:
         return any(t.state == "complete" for t in self.batches.load())
 
     def _stop_if(self, problem: tuple[str, set[int]] | None) -> None:
-        """Raises a SearchError if there is a problem; its trials run again in the next run."""
+        """Raises a SearchError if there is a problem; the next run evaluates its trials again."""
         if problem is not None:
             text, numbers = problem
             self.batches.reopen(numbers)
@@ -123,7 +125,12 @@ def store_results(
     scores: Sequence[float | Mapping[str, float] | None],
     reasons: Sequence[str | None] | None,
 ) -> None:
-    """Stores results of any number of running trials; see :meth:`JointNAS.tell`."""
+    """Stores results of any number of running trials; see :meth:`JointNAS.tell`.
+
+    Raises:
+        SearchError: The lists have different lengths or wrong items, a trial is given twice or is
+            not waiting for a result, or a result cannot be stored.
+    """
     trials = as_items("tell: trials", trials, Trial, "trials that ask() returned")
     scores = as_items("tell: scores", scores, object, "scores")
     if reasons is not None:

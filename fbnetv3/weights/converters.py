@@ -1,6 +1,7 @@
 """Strict loading of state dicts in several layouts.
 
-No tensor of the weights may be unused, and no tensor on which outputs depend may be missing.
+Weights are refused if they have a tensor that the model lacks, or lack one that the model has,
+unless it is zero in their layout.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class LoadSummary:
         loaded: Number of tensors taken from the weights.
         zero_filled: Names of the model's tensors that the weights lack and that are set to zero,
             which does not change the outputs.
-        skipped: Names of the classifier's tensors if they were not loaded, which happens if the
-            classes differ.
+        skipped: Names of the classifier's tensors if they were not loaded, because the classes
+            differ or the caller keeps the model's classifier.
         source: File or address of the weights.
         other_classes: Description of how the classes of the weights differ from the model's; empty
             if the classifier was loaded. :func:`load_state_dict` compares only the numbers of
@@ -87,7 +88,10 @@ def detect_layout(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> s
 
 
 def classifier_of(model: nn.Module) -> str:
-    """Returns the name of the layer that computes the logits: the last linear or conv layer."""
+    """Returns the name of the last linear or conv layer, which usually computes the logits.
+
+    The name is "" if the model has no such layer.
+    """
     kinds = (nn.Linear, nn.Conv2d)
     layers = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     return layers[-1] if layers else ""
@@ -253,7 +257,8 @@ def load_state_dict(
         model: Network of ``build_model``, or any other module, if the tensors have that module's
             own names.
         state_dict: Tensors in this project's layout, the published FBNet layout or timm's.
-        allow_new_head: Whether to keep the model's classifier if its number of classes differs.
+        allow_new_head: Whether to keep the model's classifier if its number of classes differs
+            from that of the weights.
         new_head: Whether to keep the model's classifier in any case.
         order: For each class of the model, its row in the classifier of the weights; None if the
             order is the same.
@@ -263,7 +268,8 @@ def load_state_dict(
         A summary of the loaded, zero-filled and skipped tensors.
 
     Raises:
-        LoadError: Tensors are missing, unexpected or have another shape. The model is unchanged.
+        LoadError: Tensors are missing, unexpected or have another shape, such as that of another
+            number of classes. The model is unchanged.
     """
     layout = detect_layout(model, state_dict)
     plan = _plan(model, state_dict, layout)

@@ -43,18 +43,19 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mean": _TRIPLE,
     "std": _TRIPLE,
 }
-"""Check of each value that a classifier is built from, and a description of what is allowed."""
+"""Checks of a classifier's classes and preprocessing, and descriptions of what is allowed."""
 
 
 def check_metadata(metadata: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Checks the values of a weights file's metadata that a classifier is built from.
+    """Checks the classes and the preprocessing in the metadata of a classifier's weights file.
 
     Args:
         metadata: Metadata of the file, with parsed values.
         path: Path of the file in error messages.
 
     Raises:
-        WeightsFileError: A value has another type, or is out of range.
+        WeightsFileError: A value has another type or is out of range, or the config in the metadata
+            is not valid yaml.
     """
     config = metadata.get("config")
     try:
@@ -67,7 +68,7 @@ def check_metadata(metadata: Mapping[str, Any], path: str | os.PathLike[str]) ->
     for key, (is_allowed, allowed) in _ALLOWED.items():
         values = {key: metadata.get(key), f"INPUT.{key.upper()}": (section or {}).get(key.upper())}
         for name, value in values.items():
-            # if a value is empty, or 0 in a config, the architecture decides
+            # empty values and a side of 0 stand for the default
             if value is not None and not _is_empty(value) and not is_allowed(value):
                 raise _error(name, value, allowed, path)
 

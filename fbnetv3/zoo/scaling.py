@@ -47,23 +47,23 @@ def scale_config(
     """Writes the config of a scaled network, which can be trained without further changes.
 
     The recipe stays the same. INPUT.RESOLUTION becomes that of the scaled network, and INPUT.RESIZE
-    keeps its ratio to INPUT.RESOLUTION. The network's table is written to ``NAME_arch.yaml`` beside
-    the config, and OUTPUT_DIR becomes the path of the config without suffix.
+    keeps its ratio to INPUT.RESOLUTION. The architecture is written to ``NAME_arch.yaml`` beside
+    the new config, and OUTPUT_DIR becomes the path of the new config without suffix.
 
     Args:
         config: Path of a classifier's config, such as a winner's, or its name in ``model_zoo/``.
-        macs: Target of compound scaling in multiply-adds, which is met within 3%; None: the
-            three arguments below are used.
+        macs: Target of compound scaling in multiply-adds, met within 3%; None: the next three set
+            the size.
         width: Factor > 0 of the channels; None: 1.
         depth: Factor > 0 of the repeats; None: 1.
         resolution: Side of the input in pixels; None: that of the config.
-        output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the
-            network's multiply-adds, next to ``config`` or, if packaged, in the current folder.
-        opts: Further keys to change: KEY, VALUE, ...
+        output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the new
+            multiply-adds, next to ``config``, or in the current folder if that is packaged.
+        opts: Keys of the config to change first: KEY, VALUE, ...
 
     Raises:
-        FBNetError: The config is not that of a classifier with an FBNet, ``macs`` is given
-            together with another size, no size is given, or a value is not allowed or out of reach.
+        FBNetError: The config is not that of a classifier with an FBNet; ``macs`` and one of the
+            next three, or none of the four, is given; or a value is not allowed or out of reach.
     """
     path = find_config(config)
     cfg = _classifier_config(path, opts)
@@ -130,7 +130,7 @@ def _target(path: Path, macs: float) -> Path:
 
 
 def _write(cfg: CfgNode, source: Path, base: Arch, arch: Arch, target: Path) -> None:
-    """Writes the config and the table of a scaled network."""
+    """Writes the config and the architecture of a scaled network."""
     table = target.with_name(f"{target.stem}_arch.yaml")
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(table) as temporary:

@@ -21,7 +21,7 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
     In the files, pixels are numbered from 1 and both ends belong to a box; the returned boxes have
     edges from 0, so that 1..10 becomes 0..10. Objects marked ``difficult`` become boxes with
     ``crowd=True``, which are neither trained on nor counted as misses. An image of the list without
-    an XML file is left out.
+    an XML file is left out. Damaged files and objects are recorded in ``BoxSet.faults``.
 
     Args:
         path: Folder with XML files, such as ``VOC2007`` or its ``Annotations``; or a list in
@@ -31,8 +31,8 @@ def read_voc(path: Path, images: Path | None = None) -> BoxSet:
             ``Annotations`` (or the XML files, if there is no such folder), else that folder itself.
 
     Raises:
-        DataError: There are no XML files, or no image or no class in them, or the path of a list is
-            given without its folders.
+        DataError: There are no XML files, or none has an existing image, or no object has a class,
+            or the path of a list is given without its folders.
         OSError: A folder or the list cannot be read.
         UnicodeDecodeError: The list is not UTF-8.
     """

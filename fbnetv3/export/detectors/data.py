@@ -52,7 +52,7 @@ def images_to_compare(files: Sequence[Path], seed: int) -> list[Image.Image]:
 
     Args:
         files: Image files. If there are none, the images are random: coarse and fine blocks of
-            colour, in which most detectors find objects.
+            colour, in which a detector may find objects.
         seed: Seed of random images.
     """
     if not files:

@@ -64,7 +64,7 @@ def write_int8(job: DetectorJob, path: Path) -> None:
     with swish or sigmoid stays in float32, too.
 
     Raises:
-        ExportError: There are too few calibration images.
+        ExportError: There are fewer than ``MIN_IMAGES`` calibration images.
     """
     if len(job.calibration) < MIN_IMAGES:
         raise ExportError(
@@ -72,8 +72,8 @@ def write_int8(job: DetectorJob, path: Path) -> None:
             f"{len(job.calibration)}; allowed: {MIN_IMAGES} or more; name a data set with "
             "--calibration"
         )
-    # No percentiles: ONNX Runtime measures the ranges of all tensors, and those of the decoding of
-    # boxes do not fit into its histograms.
+    # Ranges hold all values instead of a percentile of them: for percentiles, ONNX Runtime makes a
+    # histogram of each tensor, which fails for those of the decoding of boxes.
     write_quantized(
         partial(write, job), path, job.calibration, job.metadata, _float_nodes, percentile=None
     )

@@ -41,12 +41,12 @@ class ExportedDetector:
         format: Name of the format, or ``torch``.
         path: The file; None for torch.
         megabytes: Size of the file in units of 10^6 bytes; None for torch.
-        box_difference: Largest difference of a side of a box from torch's, in pixels of the image.
-            None for 8-bit integers and for torch.
+        box_difference: Largest difference of a coordinate of a box from torch's, in pixels of the
+            image. None for 8-bit integers and for torch.
         score_difference: Largest difference of a score from torch's. None for 8-bit integers and
             for torch.
-        agreement: For 8-bit integers, share in [0, 1] of the objects with a score of 0.5 or more
-            that the file and torch have in common; None for float32 and for torch.
+        agreement: For 8-bit integers, share in [0, 1] of the file's and torch's objects with a
+            score of 0.5 or more that the other one sees, too; None for float32 and for torch.
         milliseconds: Median time of one image on ``torch.get_num_threads()`` threads.
         ap: COCO's AP in percent; None without a data set to score on.
     """

@@ -19,11 +19,15 @@ _GENERATIONS = 8
 _MAX_SURVIVORS = 16
 _MIN_SURVIVORS = 4
 _TOTAL_SURVIVORS = 768
-"""Survivors per function: 768 divided by the number of functions, at least 4 and at most 16."""
+"""For each function, 768 / (number of functions) candidates survive a generation.
+
+But at least 4 and at most 16 survive.
+"""
 _MAX_DENSE_FUNCTIONS = 64
 """Largest number of functions that are all evaluated at every candidate.
 
-With more functions, it is faster to evaluate only the function of each candidate's island.
+With more functions, it is faster to evaluate at each candidate only the function for which it is
+evolved.
 """
 
 
@@ -71,7 +75,7 @@ class _SampledScores:
 
 
 class _Bounded:
-    """Functions with values far below all others where the sampled bounds on scores are not met."""
+    """Functions, with values far below all others at candidates that violate a bound on scores."""
 
     def __init__(self, functions: Functions, bounds: SampledBounds) -> None:
         self._functions, self._bounds = functions, bounds
@@ -100,7 +104,7 @@ def thompson_batch(
 
     Returns:
         Distinct candidates. A function yields none if its evolved candidates and all starts of the
-        search have been tried or chosen.
+        search have been tried, or chosen by functions before it.
     """
     return maximise_each(candidates, _SampledScores(candidates, samples), tried, random)
 
@@ -147,8 +151,9 @@ def _best_of_each(
 ) -> Levels:
     """Returns one untried candidate per function.
 
-    It is the best untried evolved candidate of the function; if there is none, the best untried
-    start.
+    It is the best evolved candidate of the function that is neither tried nor chosen by a function
+    before it; if there is none, the best such start; if there is no such start either, the function
+    has no candidate.
 
     Args:
         population: Candidates of all functions after the search, one island per function.

@@ -46,7 +46,7 @@ Evaluate = Callable[[Trial], Any]
 GRACE_PERIOD_S = 30.0
 """Seconds that a worker gets to save a checkpoint before it is killed."""
 SECOND_ATTEMPT = "this was the second attempt"
-"""Note on the reason of a trial that was evaluated twice."""
+"""Note on the reason of a trial whose second attempt failed, too."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class Executor(Protocol):
     """Evaluates submitted trials, in any order.
 
     An exception in an evaluation fails that trial only. KeyboardInterrupt and disk faults
-    (:class:`~fbnetv3.search.errors.StorageUnavailableError`) do not fail the trial: it gets no
-    result, and :meth:`wait` raises the exception. After an error, the caller calls :meth:`close`.
+    (:class:`~fbnetv3.search.errors.StorageUnavailableError`), such as a full disk, do not fail the
+    trial: it gets no result, and :meth:`wait` raises the exception. After an error, the caller
+    calls :meth:`close`.
 
     An executor may also have a method ``withdraw()``, which drops the submitted trials that have
     not started. Without it, a search that has reached ``max_hours`` waits for all submitted trials.
@@ -111,9 +112,9 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Ends the workers after they have saved checkpoints, and drops unfinished trials.
+        """Ends the workers, and drops unfinished trials; the executor can be started again.
 
-        The executor can be started again.
+        Workers get ``GRACE_PERIOD_S`` to save checkpoints.
         """
 
 
@@ -278,6 +279,8 @@ class TimeLimit:
 
     def seconds_left(self, starts: Iterable[float]) -> float | None:
         """Returns the seconds until the first of several attempts is overdue; None: no limit.
+
+        Without attempts, these are the seconds of the limit.
 
         Args:
             starts: Times at which the attempts began (monotonic clock).

@@ -72,7 +72,7 @@ def find_fault(error: BaseException) -> Fault | None:
 
     Args:
         error: Exception that ended an evaluation. Its causes and contexts are examined too. Of
-            several faults, the one raised first counts, since the others follow from it.
+            several faults, the one raised first counts, since later ones follow from it.
     """
     faults = [Fault(kind, cause) for cause in _chain(error) if (kind := _kind(cause)) is not None]
     return faults[-1] if faults else None

@@ -25,7 +25,7 @@ from fbnetv3.search.space.space import SearchSpace
 _SGD = "sgd_lr_factor"
 """Key of the factor by which learning rates are multiplied with the optimizer ``sgd``."""
 _SHARED_KEYS = ("name", "note", "recipe", _SGD)
-"""Keys of the tables of all spaces."""
+"""Keys that the table of any space may have."""
 
 
 class TableSpace(ABC):
@@ -42,13 +42,15 @@ class TableSpace(ABC):
     Attributes:
         KEYS: Keys of the table that only this kind of space has.
         name: Name of the space.
-        detector: Values of the group ``detector`` by field, each plain or a :class:`Ref`.
+        detector: Values of the group ``detector`` by field, each plain or a :class:`Ref` to a
+            variable.
         digest: Sha256 of the table without its name and note. A stored search whose space has
             another digest is refused.
         space: The variables, in the form that :class:`~fbnetv3.search.jointnas.JointNAS` accepts.
 
     Raises:
-        SearchError: The table has an unknown key, or a value or range that is invalid.
+        SearchError: The table has an unknown key, or a value or range that is invalid, or ``fixed``
+            has an unknown variable or a value that is not allowed.
     """
 
     KEYS: ClassVar[tuple[str, ...]] = ()
@@ -78,7 +80,7 @@ class TableSpace(ABC):
 
     @abstractmethod
     def _read_network(self, reader: TableReader, table: Mapping[str, Any]) -> None:
-        """Reads the part of the table that describes the networks; variables go to the reader."""
+        """Reads the networks' part of the table, and adds its variables to the reader."""
 
     @abstractmethod
     def _check_network(self, reader: TableReader) -> None:
@@ -114,13 +116,14 @@ class TableSpace(ABC):
 
     @property
     def recipe_fields(self) -> Mapping[str, Any]:
-        """Values of the recipe by field, each plain or a :class:`Ref`."""
+        """Values of the recipe by field, each plain or a :class:`Ref` to a variable."""
         return dict(self._recipe)
 
     def probes(self) -> list[dict[str, Any]]:
         """Returns the candidates with the first, and with the last, level of every variable.
 
-        Before a search, one of them must be set up without error, which checks the config.
+        Before a search, the training of at least one of them must be set up without error, which
+        checks the config.
         """
         corners = [self.space.sizes * 0, self.space.sizes - 1]
         return [self.space.configs(self.space.canonical(levels[None]))[0] for levels in corners]
@@ -137,7 +140,8 @@ class TableSpace(ABC):
     def recipe(self, config: Mapping[str, Any], base: Recipe) -> Recipe:
         """Returns the recipe of a candidate.
 
-        A field whose variable does not matter, by its ``when``, keeps the value of ``base``. With
+        A field whose variable has no effect, since its condition ``when`` does not hold, keeps the
+        value of ``base``. With
         SGD, a learning rate that the space sets is multiplied by the table's ``sgd_lr_factor``
         (paper, Table 1).
 

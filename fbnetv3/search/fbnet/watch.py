@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class RunWatch:
     """Callback of ``JointNAS.run`` that shows progress and logs finished batches.
 
-    Before each batch it shows the predictor's report card
+    Before each batch it shows how well the predictor has predicted scores so far, its report card
     (:class:`~fbnetv3.search.predictors.report_card.ReportCard`), if there is one.
 
     Args:

@@ -1,9 +1,10 @@
 """The default predictor: an ensemble of small networks and a Gaussian process.
 
-Both models learn the normal scores of the labels, which outliers do not distort. Their predictions
-are averaged, because two families of models err differently. Thompson sampling uses functions
-sampled from both models. Expected improvement uses a second Gaussian process (GP), which learns the
-labels themselves, or warped labels, because normal scores flatten the peaks of the labels.
+Both models learn the normal scores of the labels (the quantiles of the normal distribution at their
+ranks), which outliers do not distort. Their predictions are averaged, because two families of
+models err differently. Thompson sampling uses functions sampled from both models. Expected
+improvement uses a second Gaussian process (GP), which learns the labels themselves, or warped
+labels, because normal scores flatten the peaks of the labels.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ class DefaultPredictor:
         """Returns a cross-validated prediction of each label, (n,).
 
         It is the weighted mean of the ensemble's out-of-bag prediction and the GP's leave-one-out
-        prediction. The GP's hyperparameters were fitted with the label that is left out. If only
-        one of the two predictions exists, it is used alone; if neither does, the prediction is a
-        value in the middle of the labels.
+        prediction. The GP's hyperparameters were fitted to all its labels, including the one that
+        is left out. If only one of the two predictions exists, it is used alone; if neither does,
+        the prediction is a value in the middle of the labels.
         """
         scores = self.ensemble.out_of_bag(self._features)
         out_of_bag = scores[self._selected]

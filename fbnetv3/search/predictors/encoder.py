@@ -24,7 +24,10 @@ _MIN_CANDIDATES = 10
 _HELD_OUT_PAIRS = 500
 """Largest number of held-out candidates whose true and predicted values are kept."""
 _MIN_VARIATION = 1e-9
-"""Smallest standard deviation, relative to the magnitude, of a statistic that is learned."""
+"""Statistics count as constant up to this standard deviation, relative to their largest magnitude.
+
+If the logarithm of a statistic is learned, the magnitude is that of the logarithm, but at least 1.
+"""
 
 
 @dataclass
@@ -36,9 +39,9 @@ class Pretrained:
         weight: (1, columns, 24) weight of the encoder; None if it is not pre-trained.
         bias: (1, 1, 24) bias of the encoder; None if it is not pre-trained.
         correlation: Pearson correlation of predicted and true values on the held-out 20% of the
-            candidates, by name of the statistic.
+            candidates, by name of the statistic; empty without pre-training.
         held_out: Standardised (true, predicted) values of up to 500 held-out candidates, by name of
-            the statistic.
+            the statistic; empty without pre-training.
     """
 
     columns: list[int]

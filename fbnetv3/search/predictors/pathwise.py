@@ -1,10 +1,12 @@
 """Functions sampled from a Gaussian process's posterior, by pathwise conditioning.
 
-In the notation of ``gp.py``, Matheron's rule turns a sample f of the prior into a sample of the
-posterior (Wilson et al., 2021, "Pathwise Conditioning of Gaussian Processes"):
+Matheron's rule turns a sample f of the prior into a sample of the posterior (Wilson et al., 2021,
+"Pathwise Conditioning of Gaussian Processes"). With n observations (X, y), the kernel k, which has
+the variance ``signal``, and the covariance K of y (all as in ``gp.py``):
 
     (f | y)(z) = f(z) + k(z, X) K^-1 (y - f(X) - epsilon),    epsilon ~ N(0, noise I + E)
 
+E is the covariance of the errors of those y that are estimates; it is 0 without estimates.
 The prior sample is a weighted sum of random Fourier features (Rahimi and Recht, 2007), whose number
 is m in this file:
 

@@ -41,11 +41,11 @@ class LoggedSearch(NamedTuple):
         settings: Settings of the search, as :attr:`JointNAS.settings` returns them.
         order: For each batch N, under the key ``running_at_batch_N``, the numbers of the trials
             that were running when the batch was proposed; see :attr:`JointNAS.order`. {} if every
-            batch was proposed after all earlier ones had finished.
-        trials: Finished trials, by number.
+            batch was proposed after all earlier batches had finished.
+        trials: Finished trials, sorted by number.
         config: Config values that the scores depend on, by key; {} if the search has no config.
         identity: Values on which the scores depend, as :attr:`JointNAS.identity` returns them; {}
-            in logs of earlier versions.
+            in logs of earlier versions of this package.
     """
 
     settings: dict[str, Any]
@@ -58,8 +58,9 @@ class LoggedSearch(NamedTuple):
 def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
     """Returns the part of a log whose batches can be proposed again, for SEARCH.AHEAD above 0.
 
-    The log has finished batches only. With AHEAD, a batch may have been proposed from results of an
-    unfinished batch, which the log lacks. Such a batch and all later ones are left out.
+    The log has finished batches only. With AHEAD, the number of trials that may still run when a
+    batch is proposed, a batch may have been proposed from results of an unfinished batch, which the
+    log lacks. The first batch for which this holds and all later ones are left out.
 
     Args:
         logged: Content of the log; its ``order`` is not empty.
@@ -142,7 +143,7 @@ class BatchLog:
     """A folder with one file per finished batch, for a backup on another machine.
 
     A file is written again only if a failed trial of its batch was evaluated again. It contains no
-    time of day, so that the same batch always gives the same file. Each key of
+    time of day, so that the same content gives the same bytes. Each key of
     :attr:`LoggedSearch.order` is only in the first file that is written after the key was added.
 
     Args:
@@ -207,8 +208,8 @@ class BatchLog:
         """Removes files with failed trials that are evaluated again, for :meth:`write` to replace.
 
         Args:
-            retries: For the number of each trial that was put back to be evaluated again, the
-                reasons of the failures before.
+            retries: For the number of each failed trial that is evaluated again, the reasons of its
+                failures so far.
 
         Raises:
             SearchError: A file cannot be read.
@@ -252,7 +253,7 @@ class BatchLog:
                 "log/ of a run, or a copy of it"
             )
         parts = [_read(path) for path in paths]
-        # Files of earlier versions have no identity.
+        # Files of earlier versions of this package have no identity.
         identity = next((part.identity for part in parts if part.identity), {})
         for path, part in zip(paths, parts, strict=True):
             is_same = self._fixed(part) == self._fixed(parts[0])
@@ -264,7 +265,8 @@ class BatchLog:
         order = {key: value for part in parts for key, value in part.order.items()}
         trials = sorted((t for part in parts for t in part.trials), key=lambda t: t.number)
         if not order:
-            # Each batch was proposed from all earlier ones, so batches after a gap are unusable.
+            # Each batch was proposed from the results of all earlier ones, so those after a missing
+            # file cannot be proposed again.
             complete = next(i for i in range(len(parts) + 1) if i not in map(_number, paths))
             trials = [t for t in trials if t.batch < complete]
         return parts[-1]._replace(order=order, trials=trials, identity=identity)
