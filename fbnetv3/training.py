@@ -116,7 +116,9 @@ def train(
         additions: Hooks and writers in addition to those of the config.
 
     Raises:
-        FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.
+        FBNetError: The config or data are invalid, OUTPUT_DIR has a run that is neither resumed nor
+            overwritten, files cannot be read or written, torch.compile failed in a backward pass,
+            a loss is not finite, or a signal arrived.
     """
     check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
