@@ -34,8 +34,8 @@ _SPECIAL = (b"Exif\0", b"rientation", b"MPF\0")
 _END = b"\xff\xd9"  # marker of the end of an image
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the frame's header: baseline, extended, progressive
 # Number of rows, at the decoded size, that are decoded below those that are needed. The last needed
-# rows depend on them, because libjpeg interpolates colours that are stored at a half or a quarter of
-# the image's height.
+# rows depend on them, because libjpeg interpolates colours that are stored at a half or a quarter
+# of the image's height.
 _MARGIN = 8
 
 
