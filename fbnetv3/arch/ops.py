@@ -304,8 +304,8 @@ def skip(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 def mbpool(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     """Returns the cost of MobileNetV3's efficient last stage, whose output has side 1.
 
-    It consists of an expansion, a global average pool, and a 1x1 conv, which has a batch norm if
-    the row sets ``pwl_bn`` (MobileNetV4).
+    It consists of an expansion (left out if ``mid`` is ``c_in``), a global average pool, and a 1x1
+    conv, which has a batch norm if the row sets ``pwl_bn`` (MobileNetV4).
     """
     mid, bias = layer.mid, layer.options["conv_bias"]
     expand = conv_cost(layer.c_in, mid, size, bias=bias, bn=True) * (mid != layer.c_in)

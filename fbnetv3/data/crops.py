@@ -52,7 +52,10 @@ class ResizeCenterCrop:
         return cropped
 
     def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
-        """Crops a JPEG file, decoded at the smallest size that is not enlarged by the resize."""
+        """Crops a JPEG file, decoded at the smallest size that the resize does not enlarge.
+
+        A file that is smaller than that is decoded in full.
+        """
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))
         return self(Image.fromarray(jpeg.pixels(divisor)))

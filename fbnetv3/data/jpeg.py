@@ -152,7 +152,7 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
-    """Returns the largest of 8, 4 and 2 that reduces a part not below its target size, or 1.
+    """Returns the largest of 8, 4 and 2 that leaves a part at least as large as its target; else 1.
 
     Args:
         size: Width and height of the part of the image, in pixels of the whole image.

@@ -32,7 +32,7 @@ class _Terminal(logging.Handler):
 class _LogFile(logging.FileHandler):
     """A log file, which begins with the lines that were logged before it was opened.
 
-    Write errors are ignored: on a full disk, the next checkpoint reports the error anyway.
+    Errors in writing a line are ignored: on a full disk, the next checkpoint reports the error.
     """
 
     def __init__(self, path: Path) -> None:

@@ -120,7 +120,7 @@ class Fronts:
         return [model for model in fitted if model is not None]
 
     def _trained(self, known: Known, part: FeasibleSpace) -> tuple[Trained | None, Levels]:
-        """Returns the candidates with scores in a part of the space, and the best of them as levels.
+        """Returns the candidates with scores in a part of the space, and the levels of the best.
 
         Those that violate the bounds on scores are left out; if all do, the one closest to the
         bounds is kept. The first value is None if no candidate in the part has scores.

@@ -84,9 +84,10 @@ class Known:
     Attributes:
         trials: All trials, those of a warm start first.
         scores: Score of complete trials, by trial number: the score at the epoch of the early stop
-            if there is one, else the final score. With rungs (numbers of epochs after which the
-            best candidates train on), only replicates and the last complete trial of each candidate
-            have a score, the latter an estimate of the score at the end of a whole training.
+            if there is one, else the final score. With rungs (numbers of epochs after which
+            only some candidates train on), only replicates (trainings of finalists with another
+            seed) and the last complete trial of each candidate have a score. That of the latter is
+            an estimate of the score at the end of a whole training.
         early_stop: The epoch after which trials stop, and the rank correlations behind it; None
             without early stopping, until the first batch is finished, and if its reports do not
             suffice.

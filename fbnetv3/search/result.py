@@ -60,9 +60,10 @@ class SearchResult:
 
     Attributes:
         trials: Trials that have ended, those of a warm start first, then by rising number. Their
-            ``score`` is the one by which the search compared them when this result was made. With
-            rungs (numbers of epochs after which the best candidates train on), only trials of the
-            highest rung that any candidate has finished, and replicates of finalists, have a score.
+            ``score`` is the one by which the search compared them when this result was made; for a
+            finalist with several seeds, it is the mean of their scores. With rungs (numbers of
+            epochs after which only some candidates train on), only trials of the highest rung that
+            any candidate has finished, and replicates of finalists, have a score.
         predictor: Predictor fitted on the scores of all finished batches. None if there are too
             few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop. None without early

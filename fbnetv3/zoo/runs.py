@@ -26,7 +26,7 @@ class TrainedRun:
         name: Name of the folder of the run.
         resolution: Side of the input in pixels.
         macs: Multiply-adds for one image.
-        params: Number of parameters.
+        params: Number of trainable parameters.
         num_classes: Number of classes.
         top1: Top-1 accuracy of the raw weights in the last evaluation, in percent; None: not
             measured.

@@ -20,8 +20,8 @@ def allow_children() -> None:
     worker stays set, so that multiprocessing ends the worker when the searching process exits.
     """
     mp.current_process().daemon = False
-    # The kernel ends the children however this process ends. Remaining ones would keep the pipe to
-    # the searching process open, which notices the end of a worker when this pipe closes.
+    # The kernel ends the children however this process ends. If they went on, they would keep the
+    # pipe to the searching process open, which notices the end of a worker when this pipe closes.
     link = _ParentLink()
     os.register_at_fork(before=link.remember_parent, after_in_child=link.end_with_parent)
 

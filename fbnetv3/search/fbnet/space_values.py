@@ -30,7 +30,8 @@ _ALLOWED = {
 _SHARED = ("str", "bool", "ratio")
 """Kinds of keys (see ``Key.kind``) that have the same value in all candidates.
 
-Costs are computed for all candidates at once, on arrays of numbers.
+Costs are computed for all candidates at once, on arrays of numbers, and keys of these kinds accept
+no arrays.
 """
 _MAX_LEVELS = 4096
 """Largest number of values of a range for which all values are checked."""

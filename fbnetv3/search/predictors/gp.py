@@ -128,7 +128,7 @@ class GaussianProcess:
 
     @property
     def best_mean(self) -> float:
-        """Highest posterior mean at an observation; the incumbent of expected improvement."""
+        """Highest posterior mean at the observed points; the incumbent of expected improvement."""
         return float(self.mean(self.X.numpy()).max())
 
     def leave_one_out(self) -> Floats:

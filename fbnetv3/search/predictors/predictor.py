@@ -75,7 +75,8 @@ class Fit(Protocol):
         Args:
             features: (n, width) features in [0, 1].
             labels: (n,) labels; higher is better.
-            pretrained: Encoder pre-trained to predict candidates' statistics, if that is wanted.
+            pretrained: Encoder that was trained to predict the statistics of candidates; without
+                weights if the search does not pre-train.
             seed: Random seed of the fit.
             errors: (n,) standard deviation of the error of each label that estimates the final
                 score from a partial training, and 0 for the labels of whole trainings, in the unit

@@ -151,7 +151,7 @@ class SearchProgress:
         )
 
     def _pace(self) -> str:
-        """Returns this process's seconds per trial, and the estimated time of the other trials."""
+        """Returns this process's seconds per trial, and an estimate of the remaining time."""
         seconds = (time.monotonic() - self._start) / (self._finished - self._earlier)
         left = seconds * max(0, self._total - self._finished)
         return f"  {seconds:.3g} s per trial" + (f", {duration(left)} left" if left else "")

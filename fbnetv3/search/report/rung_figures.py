@@ -1,7 +1,4 @@
-"""The chart of a search with rungs: numbers of epochs after which candidates are compared.
-
-Only the best candidates of a rung train on, up to the next one.
-"""
+"""The chart of a search with rungs: epochs at which candidates are compared and some train on."""
 
 from __future__ import annotations
 
