@@ -103,7 +103,7 @@ def train(
 
     Args:
         cfg: Config of a classifier or a detector.
-        resume: Whether to continue from a last checkpoint; if not, one is an error or overwritten.
+        resume: Whether to continue from the last checkpoint; if False, one needs ``overwrite``.
         overwrite: Whether to remove an earlier run in OUTPUT_DIR, once this one is prepared.
         stop_after: Number of epochs of the schedule to train; None: all.
         on_eval: Function called after each evaluation with the epochs so far and the scores.
