@@ -103,7 +103,7 @@ def train(
 
     Args:
         cfg: Config of a classifier or a detector.
-        resume: Whether to continue from the last checkpoint, if there is one.
+        resume: Whether to continue from the last checkpoint; if False, one needs ``overwrite``.
         overwrite: Whether to remove an earlier run in OUTPUT_DIR, once this one is prepared.
         stop_after: Number of epochs of the schedule to train; None: all.
         on_eval: Function called after each evaluation with the epochs so far and the scores.
@@ -116,7 +116,7 @@ def train(
         additions: Hooks and writers in addition to those of the config.
 
     Raises:
-        FBNetError: The config or data are invalid, a loss is not finite, or a signal arrived.
+        FBNetError: For example, config or data are invalid, a loss is not finite, a signal arrived.
     """
     check_training(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)

@@ -97,7 +97,7 @@ class Key:
     def clean(self, key: str, value: object) -> Any:
         """Returns ``value`` as a plain Python scalar, or an array of integers as an int64 array.
 
-        Arrays of floats are returned unchanged.
+        A whole float, such as 3.0, becomes an int. Arrays of floats are returned unchanged.
 
         Raises:
             ArchError: The value is not allowed.
@@ -134,7 +134,7 @@ def parse_ratio(value: float | str) -> tuple[float, bool]:
     return float(value), False
 
 
-# Keys of every row, whichever op it has.
+# Keys of every row besides ``op``, whichever op it has.
 COMMON_KEYS: Mapping[str, Key] = {
     "stage": Key("int", required=True),
     "c": Key("int", required=True, minimum=1),  # output channels

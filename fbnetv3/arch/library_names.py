@@ -25,7 +25,7 @@ REGISTERED = ""
 """Value of :attr:`LibraryName.library` for a registered network."""
 LOW_RESOLUTION_KEY = "low_resolution"
 DEFAULT_RESOLUTION = 224
-"""Side of the input in pixels if a config does not set it."""
+"""Side of the input of such a network in pixels if a config does not set it."""
 
 # A name may come from an untrusted weights file. So its words have no characters of paths and
 # addresses, and its numbers are not large enough to exhaust the memory.
@@ -105,7 +105,7 @@ def parse_query(text: str) -> dict[str, Any]:
     """Returns the arguments after the ``?`` of a network's name; {} if there are none.
 
     ``2`` is an int, ``0.5`` and ``1e-5`` are floats, ``true`` and ``False`` bools, ``[1, 2]`` and
-    ``(1, 2)`` tuples. Anything else is a word, with or without quotes, such as ``gelu``.
+    ``(1, 2)`` tuples. Anything else must be a word, with or without quotes, such as ``gelu``.
 
     Args:
         text: Name of a network, ``NAME?KEY=VALUE&KEY=VALUE``.

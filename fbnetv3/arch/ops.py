@@ -5,7 +5,7 @@ This file needs no torch; the module of an op is registered under the same name 
 whole array of candidates alike.
 
 To add a built-in op, write its formula below and its module in ``modeling/blocks.py``;
-CONTRIBUTING.md lists the further places (latency, timm's tensor names, tests)::
+CONTRIBUTING.md lists the other places to edit (latency, timm's tensor names, tests)::
 
     @register_cost("convbn", keys=("k", "act"), is_conv=True)  # here
     def convbn(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
@@ -166,7 +166,8 @@ def register_cost(
         the size.
 
     Raises:
-        ArchError: The name is taken, or a key is unknown or common to all ops.
+        ArchError: The name is taken, a key is unknown or common to all ops, or its default is not
+            allowed.
     """
     if name in OP_COSTS:
         raise ArchError("this op is registered already", key="op", value=name)
@@ -291,7 +292,7 @@ def mbconv(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 
 @register_cost("skip", keys=("act", "conv_bias"))
 def skip(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
-    """Returns the cost of an identity, or of a 1x1 conv if channels or stride change."""
+    """Returns the cost of an identity, or of a 1x1 conv if channels change or the stride is > 1."""
     out = conv_size(size, 1, layer.s, 0)
     changes = np.logical_or(layer.s != 1, layer.c_in != layer.c_out)
     times = changes if isinstance(changes, np.ndarray) else bool(changes)
@@ -303,8 +304,8 @@ def skip(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 def mbpool(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
     """Returns the cost of MobileNetV3's efficient last stage, whose output has side 1.
 
-    It consists of an expansion, a global average pool, and a 1x1 conv, which has a batch norm if
-    the row sets ``pwl_bn`` (MobileNetV4).
+    It consists of an expansion (left out if ``mid`` is ``c_in``), a global average pool, and a 1x1
+    conv, which has a batch norm if the row sets ``pwl_bn`` (MobileNetV4).
     """
     mid, bias = layer.mid, layer.options["conv_bias"]
     expand = conv_cost(layer.c_in, mid, size, bias=bias, bn=True) * (mid != layer.c_in)
@@ -338,7 +339,7 @@ def fused(layer: Layer, size: Ints) -> tuple[Cost, Ints]:
 
     A k x k conv replaces the expansion and the depthwise conv of an inverted residual. If ``mid``
     is ``c_in``, this conv has ``c_out`` channels, and there is no projection (EfficientNetV2). A
-    squeeze-and-excitation comes before the last conv.
+    squeeze-and-excitation, if the row sets ``se``, comes before the last conv.
     """
     c_in, mid, c_out = layer.c_in, layer.mid, layer.c_out
     out = conv_size(size, layer.k, layer.s, layer.padding)

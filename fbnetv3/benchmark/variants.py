@@ -70,7 +70,11 @@ def check_name(name: str) -> None:
 
 
 def native_resolution(name: str) -> int:
-    """Returns the side in pixels of the images that a network is made for."""
+    """Returns the side in pixels of the images that a network is made for.
+
+    It is 224 for networks of torchvision, timm and ``register_network``, unless their weights file
+    states another one.
+    """
     if is_weights(name):
         metadata = read_weights(name).metadata
         arch: Arch | str = arch_of(metadata, None, name)
@@ -174,7 +178,7 @@ class TrainingStep:
 
 
 def inference(name: str, variant: str, shape: Shape) -> Inference:
-    """Returns a forward pass in evaluation mode, already compiled and warmed up."""
+    """Returns a forward pass in evaluation mode, warmed up, so that compilation is done."""
     return _warmed_up(Inference(network(name, variant).eval(), images(variant, shape)))
 
 

@@ -32,14 +32,16 @@ def check_network(
 
     Args:
         model: The network; it is not changed.
-        arch: Architecture of the network, or the name of a library's network.
+        arch: Architecture of the network, or the name of one without an architecture (of
+            torchvision, timm or ``register_network``).
         num_classes: Expected number of logits.
         side: Side of the images in pixels.
         batch: Number of images over which batch norms compute their statistics.
         training: Whether to check the training mode; otherwise the evaluation mode.
 
     Raises:
-        ConfigError: The network fails on such a batch; the message contains the keys to change.
+        ConfigError: The network fails on such a batch, or does not return one tensor
+            (batch, num_classes); the message contains the keys to change.
     """
     name = arch
     if isinstance(arch, Arch):

@@ -155,7 +155,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[ImageFile], CocoIds | No
 
 
 def _split_output(arguments: argparse.Namespace) -> None:
-    """Moves the value of --output to --pictures if it is a folder.
+    """Moves the value of --output to --pictures if it is a folder or has no suffix.
 
     Raises:
         PredictError: The suffix is unknown, or both options name a folder.
@@ -253,7 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status, 0.
 
     Raises:
-        FBNetError: The images or weights cannot be used, or some of the images cannot be read.
+        FBNetError: The options, images or weights cannot be used, the results cannot be written, or
+            some of the images cannot be read.
     """
     arguments = parse(argv)
     import_code(arguments)

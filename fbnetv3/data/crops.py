@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 _CROP_AREA = (0.08, 1.0)  # fractions of the image area
 _ASPECT = (3 / 4, 4 / 3)  # width / height
 _LOG_ASPECT = tuple(torch.log(torch.tensor(_ASPECT)).tolist())  # in float32
-_ATTEMPTS = 10  # random boxes that are drawn until one lies in the image
+_ATTEMPTS = 10  # largest number of random boxes that are drawn until one fits into the image
 # Filters that torch has for 8-bit images
 _TORCH_MODES = {
     Image.Resampling.BILINEAR: "bilinear",
@@ -29,6 +29,8 @@ _TORCH_MODES = {
 
 class ResizeCenterCrop:
     """Resize of the shorter side and centre crop, with torchvision's rounding of sizes and offsets.
+
+    Very long images are reduced to their middle first, which leaves out what the crop drops anyway.
 
     Args:
         resolution: Side of the square crop in pixels.
@@ -50,14 +52,17 @@ class ResizeCenterCrop:
         return cropped
 
     def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
-        """Crops a JPEG file, decoded at the smallest size that is not enlarged by the resize."""
+        """Crops a JPEG file, decoded at the smallest size that the resize does not enlarge.
+
+        A file that is smaller than that is decoded in full.
+        """
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))
         return self(Image.fromarray(jpeg.pixels(divisor)))
 
 
 class RandomPaddedCrop(ResizeCenterCrop):
-    """A random crop of the resized image, which is padded by black borders of 1/8 of its side."""
+    """A random crop of the centre crop, padded by black borders of 1/8 of its side."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         image = super().__call__(image)

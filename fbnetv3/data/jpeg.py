@@ -1,10 +1,11 @@
 """JPEG files for training, decoded at the smallest size that a crop needs.
 
 An evaluation decodes whole files, as :func:`fbnetv3.data.decode.read_image` does. A training first
-reads the header only, which states the size. Rows below the crop are not decoded. A crop that will
-be reduced to half its size or less is decoded by a smaller inverse transform (libjpeg's
-``scale_denom``, which Pillow calls draft mode). The rules of ``read_image`` apply here, too: limits
-of sizes, EXIF orientation, grey as RGB, and error messages.
+reads the header only, which states the size. Rows below the crop, except for a few, are not decoded
+unless the image is turned (EXIF) or the file may be damaged. A crop that will be reduced to half
+its size or less is decoded by a smaller inverse transform (libjpeg's ``scale_denom``, which Pillow
+calls draft mode). The rules of ``read_image`` apply here, too: limits of sizes, EXIF orientation,
+grey as RGB, and error messages.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ _COLOR_SPACES = ("YCbCr", "RGB", "Gray")  # simplejpeg's names of the color spac
 _SPECIAL = (b"Exif\0", b"rientation", b"MPF\0")
 _END = b"\xff\xd9"  # marker of the end of an image
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the frame's header: baseline, extended, progressive
-# Number of rows that are decoded in addition below a part: its last rows depend on them, because
-# libjpeg interpolates colours that are stored at a half or a quarter of the image's height.
+# Number of rows, at the decoded size, that are decoded below those that are needed. The last needed
+# rows depend on them, because libjpeg interpolates colours that are stored at a half or a quarter
+# of the image's height.
 _MARGIN = 8
 
 
@@ -150,10 +152,10 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
-    """Returns the largest divisor (8, 4, 2 or 1) by which a part is not reduced below its target.
+    """Returns the largest of 8, 4 and 2 that leaves a part at least as large as its target; else 1.
 
     Args:
-        size: Width and height of the part in the whole image, in pixels.
+        size: Width and height of the part of the image, in pixels of the whole image.
         target: Width and height to which the part will be resized.
     """
     ratio = min(size[0] / target[0], size[1] / target[1])
@@ -184,8 +186,8 @@ def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) 
     which ends the decoding early; libjpeg then skips the rest of the file.
 
     Returns:
-        The pixels; None if the file should be decoded as a whole, since that is as fast or since
-        it may be damaged.
+        The pixels; None if the file should be decoded as a whole, since that is as fast, since the
+        header is not understood, or since the file may be damaged.
     """
     from simplejpeg import decode_jpeg
 
@@ -212,8 +214,8 @@ def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) 
 def _header(data: bytes) -> tuple[int, int]:
     """Returns the offset of the height in the frame's header, and the end of all headers.
 
-    The offset is 0 if no frame's header is found, and the end is that of the file if the headers
-    cannot be followed.
+    The offset is 0 if no frame's header is found. If the headers cannot be followed to their end,
+    the offset is 0, and the end is that of the file.
     """
     at, height = 2, 0
     while at + 9 < len(data) and data[at] == 0xFF:

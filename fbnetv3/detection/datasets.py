@@ -148,14 +148,13 @@ def _in_catalog(name: str) -> tuple[Path, Path] | None:
 def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
     """Opens and checks DATASETS.TRAIN and DATASETS.TEST.
 
-    If DATALOADER.FILTER_EMPTY_ANNOTATIONS is set, images without a box are left out of the training
-    set. A box that is marked as a crowd does not count as a box.
+    The training set is reduced as in :func:`images_to_train_on`.
 
     Raises:
         ConfigError: DATASETS.TRAIN or TEST does not hold exactly one name, DATASETS.COCO is
             malformed, or DATA.TRAIN_LIMIT is out of range.
-        DataError: A data set cannot be opened, the two have different classes, or no training image
-            has a box.
+        DataError: A data set cannot be opened, or has broken images (with DATA.SKIP_BROKEN:
+            no intact ones), the two have different classes, or no training image has a box.
         WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     train_set, test_set = _open_dataset(cfg, "TRAIN"), open_evaluation_set(cfg)
@@ -169,6 +168,10 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
 
 def images_to_train_on(train_set: CocoDataset, cfg: CfgNode) -> CocoDataset:
     """Returns the part of a training set that a config trains on.
+
+    If DATALOADER.FILTER_EMPTY_ANNOTATIONS is set, images without a box are left out. A box that is
+    marked as a crowd does not count as a box. Of the remaining images, DATA.TRAIN_LIMIT are drawn
+    with SEED, or all are taken if it is 0.
 
     Raises:
         ConfigError: DATA.TRAIN_LIMIT is out of range.
@@ -197,7 +200,8 @@ def open_evaluation_set(cfg: CfgNode) -> CocoDataset:
 
     Raises:
         ConfigError: DATASETS.TEST does not hold exactly one name, or DATASETS.COCO is malformed.
-        DataError: The data set cannot be opened, or has broken images.
+        DataError: The data set cannot be opened, or has broken images (with DATA.SKIP_BROKEN: no
+            intact ones).
         WriteError: The cache folder, in which the scenes of digits are generated, is not writable.
     """
     dataset = _open_dataset(cfg, "TEST")

@@ -42,12 +42,13 @@ def prepare_detector(
         cfg: Config of a detector.
         context: Process, device and console to run on.
         training: Whether to prepare a training. An evaluation does not open the training set, and
-            accepts only weights of the data's classes.
+            accepts only weights of the data's classes (see ``ignore_class_names``).
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether weights are accepted if only the names of their classes differ.
 
     Raises:
-        FBNetError: A value of the config is not allowed, or the data or the weights do not fit it.
+        FBNetError: A value of the config is not allowed, or the data or the weights cannot be read
+            or do not fit it.
     """
     train_set, test_set = open_datasets(cfg) if training else (None, open_evaluation_set(cfg))
     recipe = detection_recipe(cfg, len(test_set if train_set is None else train_set))

@@ -80,7 +80,7 @@ class CompiledNetwork(nn.Module):
 
 
 class _State:
-    """The buffers of a network and the states of torch's random generators, to be restored."""
+    """A network's buffers and the states of torch's CPU and current CUDA generators, to restore."""
 
     def __init__(self, model: nn.Module) -> None:
         self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

@@ -32,7 +32,7 @@ class _Terminal(logging.Handler):
 class _LogFile(logging.FileHandler):
     """A log file, which begins with the lines that were logged before it was opened.
 
-    Write errors are ignored: on a full disk, the next checkpoint reports the error anyway.
+    Errors in writing a line are ignored: on a full disk, the next checkpoint reports the error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class _LogFile(logging.FileHandler):
 
 
 def setup_logging(folder: Path | None, rank: int) -> None:
-    """Sends the log of this package and of detectron2 to the terminal and to ``log.txt``.
+    """Sends the logs of this package, detectron2 and fvcore to the terminal and to ``log.txt``.
 
     The file is created by :func:`start_log_file`: a training that is refused leaves no file behind.
 
@@ -134,10 +134,10 @@ def _redirect(logger: logging.Logger, handlers: list[logging.Handler], rank: int
 
 
 def _is_logged(record: logging.LogRecord) -> bool:
-    """Returns whether to log a record; False for the traceback of an error that is handled.
+    """Returns whether to log a record; False for the traceback of an expected error.
 
-    detectron2's loop logs the traceback of each error. Errors that a user can act on, and lost
-    connections to other ranks, are printed elsewhere in one line.
+    detectron2's loop logs the traceback of each error. Errors that a user can act on (FBNetError),
+    and lost connections to other ranks, are printed elsewhere in one line.
     """
     error = record.exc_info[1] if record.exc_info else None
     return error is None or not (isinstance(error, FBNetError) or is_lost_connection(error))

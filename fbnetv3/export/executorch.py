@@ -71,7 +71,7 @@ def write_beside(job: Job, path: Path) -> None:
 
 
 def load(path: Path) -> Run:
-    """Returns the function that runs a program in ExecuTorch, with torch's number of threads."""
+    """Returns the function that runs a program with as many threads as torch has at the load."""
     with _quiet():
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
@@ -92,7 +92,7 @@ def load(path: Path) -> Run:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what the runtime's C++ code writes to standard error about the processor."""
+    """Hides standard error, to which the runtime's C++ code writes notes about the processor."""
     saved = os.dup(2)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)

@@ -1,11 +1,12 @@
 """Hard sigmoids of quantised ONNX files, computed with 8-bit integers.
 
-Hard swish and squeeze-and-excitation use HardSigmoid(x) = clip(a x + b, 0, 1), which ONNX Runtime
-computes in float32 only. Converting 8-bit tensors to float32 and back takes longer than the
-convolutions gain from 8-bit integers. ONNX Runtime can add with 8-bit integers, and rounding the
-sum to 8 bits clips it: with a scale of 1 / (255 a) and a zero point of 0, QuantizeLinear turns
-x + b / a into the integer of clip(x + b / a, 0, 1 / a). DequantizeLinear with a scale of 1 / 255
-turns this integer into HardSigmoid(x), rounded to 8 bits.
+Hard swish, and squeeze-and-excitation with the gate ``hsigmoid``, use
+HardSigmoid(x) = clip(a x + b, 0, 1), which ONNX Runtime computes in float32 only. Converting 8-bit
+tensors to float32 and back takes longer than the convolutions gain from 8-bit integers. ONNX
+Runtime can add with 8-bit integers, and rounding the sum to 8 bits clips it: with a scale of
+1 / (255 a) and a zero point of 0, QuantizeLinear turns x + b / a into the integer of
+clip(x + b / a, 0, 1 / a). DequantizeLinear with a scale of 1 / 255 turns this integer into
+HardSigmoid(x), rounded to 8 bits.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def export_metadata(classifier: Classifier, input_type: str) -> dict[str, str]:
 
     Returns:
         Text by key. The texts of five keys are JSON: ``classes`` (list of names), ``resolution``
-        and ``resize`` (sides in pixels), ``mean`` and ``std`` (of each channel; the exported graph
+        and ``resize`` (sides in pixels), ``mean`` and ``std`` (RGB, of pixels in [0, 1]; the graph
         normalises by them). The others are plain: ``source`` (origin of the weights), ``input``
         (layout, type and range of the images), ``interpolation``, ``fbnetv3`` (version of this
         package) and ``weights_sha256`` (see :func:`weights_hash`).

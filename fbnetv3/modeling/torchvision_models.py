@@ -40,7 +40,7 @@ def build(
         num_classes: Number of logits.
         drop_rate: Dropout rate in [0, 1).
         drop_path_rate: Rate of stochastic depth in [0, 1).
-        arguments: Further arguments of torchvision's builder.
+        arguments: Arguments of torchvision's builder other than those above.
 
     Raises:
         ArchError: The name is unknown, an argument cannot be set in a name, or the network does not

@@ -32,9 +32,10 @@ class Fronts:
 
     Args:
         objectives: Objectives of the search.
-        encoding: Encoding of its candidates.
-        pool: Pool of the search.
-        levels: Function from trials to their levels, (trials, variables).
+        encoding: Encoding of candidates as features.
+        pool: Pool of the search: a sample of the candidates that meet its constraints.
+        levels: Function from trials to the indices of their variables' values,
+            (trials, variables).
         models: Fitted predictors of each score, in the order of the scores.
         stage_two: Stage 2 of the search, which evolves candidates.
         bounded: Bounds on scores.
@@ -56,7 +57,7 @@ class Fronts:
 
     @property
     def worst_gains(self) -> np.ndarray:
-        """The lowest gain of each cost in the pool, (costs,)."""
+        """Worst value of each cost in the pool, (costs,), negated if the cost is minimised."""
         return np.asarray(self._cost_gains(self._pool).min(0))
 
     def batch(
@@ -70,6 +71,9 @@ class Fronts:
         random: np.random.Generator,
     ) -> Pool:
         """Returns a batch of stage 1; fewer than ``count`` candidates if too few are left.
+
+        It is empty if no candidate in ``part`` has scores yet, or all of the pool is predicted to
+        fail.
 
         Args:
             history: Trials so far.
@@ -116,10 +120,10 @@ class Fronts:
         return [model for model in fitted if model is not None]
 
     def _trained(self, known: Known, part: FeasibleSpace) -> tuple[Trained | None, Levels]:
-        """Returns the candidates with scores in a part of the space, and the best of them.
+        """Returns the candidates with scores in a part of the space, and the levels of the best.
 
-        Those that violate the bounds on scores are left out. The first value is None if no
-        candidate in the part has scores.
+        Those that violate the bounds on scores are left out; if all do, the one closest to the
+        bounds is kept. The first value is None if no candidate in the part has scores.
         """
         complete = known.complete
         levels = self._levels(complete)
@@ -178,8 +182,8 @@ def check_several_scores(
     """Checks the settings of a search with several scores, or with bounds on scores.
 
     Raises:
-        SearchError: There is a warm start or there are rungs, neither of which can be combined with
-            several scores, or the predictor has no posterior.
+        SearchError: There is a warm start although scores have names; or there are several scores
+            or bounds on scores, and also rungs or a predictor without a posterior.
     """
     names = ", ".join(objectives.score_names or ONE_SCORE)
     if warm_start and objectives.score_names:

@@ -52,12 +52,13 @@ class History:
             schedule: Batches of the search, with their sizes in the settings.
             sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
                 a batch that is smaller than in the settings then counts as unfinished, unless
-                it has a successor.
+                the settings have no ``ahead`` and it has a successor.
         """
         recorded = [number for number in sizes if number < schedule.count]
         count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
-        # Without ``ahead``, a batch has a successor only once it is finished, however small it is.
+        # Without ``ahead`` (trials that may still run when the next batch is proposed), a batch has
+        # a successor only once it is finished, however small it is.
         first = 0 if schedule.settings.ahead else max(0, count - 1)
         least = [sizes.get(i, schedule.size_of(i) if i >= first else 0) for i in range(count)]
         unfinished = (i for i in range(count) if len(batches[i]) < least[i])
@@ -83,10 +84,13 @@ class Known:
     Attributes:
         trials: All trials, those of a warm start first.
         scores: Score of complete trials, by trial number: the score at the epoch of the early stop
-            if there is one, else the final score. With rungs, only the last complete trial of each
-            candidate has a score: the estimated score at the end of the candidate's training.
+            if there is one, else the final score. With rungs (numbers of epochs after which
+            only some candidates train on), only replicates (trainings of finalists with another
+            seed) and the last complete trial of each candidate have a score. That of the latter is
+            an estimate of the score at the end of a whole training.
         early_stop: The epoch after which trials stop, and the rank correlations behind it; None
-            without early stopping, and until the first batch has shown the correlations.
+            without early stopping, until the first batch is finished, and if its reports do not
+            suffice.
         direction: ``maximize`` or ``minimize``.
         ladder: The candidates on their rungs; None: every trial trains in one go.
     """
@@ -137,7 +141,7 @@ class Known:
         return () if self.ladder is None else self.ladder.summary()
 
     def with_running(self, trials: Sequence[Trial]) -> Known:
-        """Returns the same with further trials, which have no result."""
+        """Returns a copy with additional trials, which have no result."""
         return replace(self, trials=[*self.trials, *trials])
 
     @property
@@ -148,8 +152,8 @@ class Known:
     def finished(self) -> list[Trial]:
         """Returns copies of the trials with a result, with ``score`` set from :attr:`scores`.
 
-        With rungs, only trials of the highest rung that any candidate has finished have a score.
-        Trainings of one candidate with different seeds have the mean of their scores.
+        With rungs, only replicates and trials of the highest rung that any candidate has finished
+        have a score. Trainings of one candidate with different seeds have the mean of their scores.
         """
         scores = self.scores
         if self.ladder is not None:
@@ -171,11 +175,13 @@ def check_stored(
         trials: Trials, in the order of their numbers.
         space: Space of the search.
         schedule: Batches of the search.
-        costs: Statistics that the trials must have; None: their statistics are not checked.
+        costs: Function from levels to the statistics that the trials must have; None: their
+            statistics are not checked.
 
     Raises:
-        SearchError: A number or candidate occurs twice, or a trial has a batch, stage, config, id
-            or statistic that no trial of this search has.
+        SearchError: A number occurs twice, or a candidate does without training for more epochs at
+            a rung; or the config, id, batch, stage, number, epochs, seed, objectives or statistics
+            of a trial do not fit this search.
     """
     try:
         with data_errors(SearchError, "a config"):
@@ -219,7 +225,7 @@ class _Earlier:
         """Returns why a search with these batches cannot have written this trial next.
 
         Args:
-            trial: The trial with the next larger number.
+            trial: The trial that follows those added so far in the order of the numbers.
             key: Id of the config of the trial.
             schedule: Batches of the search.
 
@@ -295,7 +301,8 @@ def score_trials(
     Args:
         history: Batches of the search.
         warm_start: Complete trials of an earlier search.
-        threshold: Rank correlation of early stopping; None: no early stopping.
+        threshold: Smallest rank correlation with the final ranking at which trials stop early;
+            None: no early stopping.
         over: Candidates of the first batch that are ranked; see :func:`find_early_stop`.
         direction: ``maximize`` or ``minimize``.
         rungs: Numbers of epochs after which candidates are compared; (): no rungs. With rungs,

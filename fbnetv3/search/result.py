@@ -29,7 +29,7 @@ from fbnetv3.search.trial import Trial
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate of stage 2 that has not been trained.
+    """A candidate that the evolution on predictions (stage 2) proposes, without training it.
 
     Attributes:
         id: Hash of the candidate, as in :class:`Trial`.
@@ -60,8 +60,10 @@ class SearchResult:
 
     Attributes:
         trials: Trials that have ended, those of a warm start first, then by rising number. Their
-            ``score`` is the one by which the search compared them when this result was made. With
-            rungs, only trials of the highest rung that any candidate has finished have a score.
+            ``score`` is the one by which the search compared them when this result was made; for a
+            finalist with several seeds, it is the mean of their scores. With rungs (numbers of
+            epochs after which only some candidates train on), only trials of the highest rung that
+            any candidate has finished, and replicates of finalists, have a score.
         predictor: Predictor fitted on the scores of all finished batches. None if there are too
             few scores.
         early_stop: Rank correlation by epoch and the epoch of the early stop. None without early
@@ -73,7 +75,7 @@ class SearchResult:
             statistic, on held-out candidates, by name.
         constraints: Constraints of the search. Candidates of a warm start may violate them: such
             candidates are among the trials, but are never the best one or on the Pareto front.
-        budgets: Budgets of the search.
+        budgets: Bounds on costs, for each of which the search has a winner.
         early_stop_over: Candidates whose ranking decides the early stop: ``all`` or
             ``better_half``.
         failures: What the search has learned about failures for lack of memory or time. None if
@@ -110,7 +112,7 @@ class SearchResult:
 
     @property
     def spreads(self) -> dict[str, Spread]:
-        """The final scores of each finalist that was trained with several seeds, by id."""
+        """Final scores of each finalist with several complete trainings (seeds), by id."""
         return spreads(self.trials)
 
     @property
@@ -168,11 +170,11 @@ class SearchResult:
 
         Args:
             statistic: Name of a statistic, to be minimised: the front has the trials with a better
-                score than all trials that cost as much or less. If None, the front is that of the
-                search's objectives: the trials for which no other trial is at least as good in all
-                objectives and better in one. Of trials with equal values of all objectives, only
-                the earliest one is returned. If no objective is a cost, the trials are sorted by
-                rising values of the first score.
+                score than all other trials that cost as much or less. If None, the front is that of
+                the search's objectives: the trials for which no other trial is at least as good in
+                all objectives and better in one. Of trials with equal values of all objectives (or
+                equal score and statistic), only the earliest one is returned. If no objective is a
+                cost, the trials are sorted by rising values of the first score.
 
         Raises:
             SearchError: There is no such statistic, or none was given and the search has one
@@ -210,8 +212,8 @@ class SearchResult:
         the front, by a tenth of the front's range of this score. For a cost, it lies beyond the
         worst cost in the pool or on the front, by a tenth of the distance between that cost and the
         best cost on the front. Where that range or distance is 0, the magnitude of the worst value
-        takes its place, or 1 if the worst value is 0. {} if no feasible trial has a score, or the
-        search has one objective.
+        takes its place, or 1 if the worst value is 0. {} if no trial is feasible, or the search has
+        one objective.
         """
         trials = self.feasible
         if not self.objectives.are_several or not trials:

@@ -2,8 +2,8 @@
 
 The cache is the folder in the environment variable ``FBNETV3_CACHE``, by default
 ``~/.cache/fbnetv3``. Beside each file lies ``FILE.sha256`` (readable by ``sha256sum -c``) with the
-hash that the record states, or the hash of the first download if the record states none. A file is
-downloaded to a temporary name, checked, and renamed only when it is complete.
+hash that the record states, or if it states none, the hash that the file had on its first use. A
+file is downloaded to a temporary name, checked, and renamed only when it is complete.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def check_file(path: Path, record: WeightRecord) -> str:
 def fetch(record: WeightRecord, *, timeout: float = TIMEOUT) -> Path:
     """Returns the path of a record's file, downloaded on first use and checked on every use.
 
-    If several processes ask for the same file at once, one downloads it and the others wait.
+    If several processes ask for the same file at once, one downloads it and the others wait (see
+    :func:`_locked` for an exception).
 
     Args:
         record: Record of the weights.

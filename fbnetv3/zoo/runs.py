@@ -1,4 +1,4 @@
-"""The networks and scores of finished trainings, for tables like the paper's Table 3."""
+"""The networks and last scores of finished trainings, for tables like the paper's Table 3."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class TrainedRun:
         name: Name of the folder of the run.
         resolution: Side of the input in pixels.
         macs: Multiply-adds for one image.
-        params: Number of parameters.
+        params: Number of trainable parameters.
         num_classes: Number of classes.
-        top1: Top-1 accuracy of the raw weights, in percent; None: not measured.
-        top1_ema: Top-1 accuracy of the averaged (EMA) weights, in percent; None: not measured.
+        top1: Top-1 accuracy of the raw weights in the last evaluation, in percent; None: not
+            measured.
+        top1_ema: Top-1 accuracy of the averaged (EMA) weights in the last evaluation, in percent;
+            None: not measured.
         dataset: Name or path of the data set of the accuracies; None: unknown.
     """
 

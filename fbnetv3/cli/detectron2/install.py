@@ -121,7 +121,7 @@ def check_installed(installed: Installed) -> None:
 
 
 def check_build_requirements() -> None:
-    """Raises InstallError if the environment lacks a package that building detectron2 needs."""
+    """Raises InstallError if a package that the build needs is missing, or Python is too old."""
     missing = [name for name in BUILD_REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:
         pip = "python -m ensurepip, and then " if "pip" in missing else ""
@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status, 0.
 
     Raises:
-        InstallError: A step failed, or an existing detectron2 of another origin cannot be imported.
+        InstallError: A step failed, or a detectron2 that stays as it is cannot be imported.
     """
     arguments = parse(argv)
     installed = find_installed(arguments.target)

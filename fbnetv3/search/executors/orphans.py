@@ -1,4 +1,4 @@
-"""Ensures that workers and their child processes end with the process that started them."""
+"""Ensures that workers end with the search, and (on Linux) their child processes with them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def allow_children() -> None:
     """Lets this worker start processes, such as data loaders.
 
     On Linux, processes that the worker forks end when it ends. Daemonic processes may not start
-    others, so the worker clears its own daemon flag. In the searching process, the flag of the
-    worker stays set, so that multiprocessing ends it at exit.
+    processes, so the worker clears its own daemon flag. In the searching process, the flag of the
+    worker stays set, so that multiprocessing ends the worker when the searching process exits.
     """
     mp.current_process().daemon = False
-    # The kernel ends the children however this process ends. Orphans would also keep the pipe to
-    # the searching process open, which notices the end of a worker when this pipe closes.
+    # The kernel ends the children however this process ends. If they went on, they would keep the
+    # pipe to the searching process open, which notices the end of a worker when this pipe closes.
     link = _ParentLink()
     os.register_at_fork(before=link.remember_parent, after_in_child=link.end_with_parent)
 
 
 class _ParentLink:
-    """Ends a forked process with its parent, even if the parent ends right after the fork."""
+    """Ends a forked process with its parent (on Linux), even if that ends right after the fork."""
 
     def __init__(self) -> None:
         self._parent = os.getpid()

@@ -36,7 +36,8 @@ class TrialQueue:
     def clear(self) -> None:
         """Drops the waiting trials.
 
-        A trial that was retried before still counts as retried when it is put into the queue again.
+        A trial that :meth:`retry` has queued before still counts as retried when it is put into the
+        queue again.
         """
         self._trials.clear()
         self._reserved.clear()
@@ -87,7 +88,7 @@ class TrialQueue:
         """Queues a failed trial again if this is its first failure; else returns it.
 
         Args:
-            failed: Trial whose worker died or was replaced, with the reason.
+            failed: Trial that ran out of memory, or whose worker or device failed, with the reason.
             device: Device of that worker.
 
         Returns:

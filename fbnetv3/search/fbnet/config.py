@@ -44,10 +44,10 @@ def space_from_config(cfg: CfgNode) -> TableSpace:
 
 
 class SearchSetup:
-    """A search's config together with its space, which is built once per process.
+    """A search's config together with its space, which is built when it is first used.
 
-    A setup is pickled as the text of its config and the imported code: each worker rebuilds the
-    space once, and equal searches give equal pickles.
+    A setup is pickled as the text of its config and the imported code, without the space: a worker
+    rebuilds the space from them, and equal searches give equal pickles.
 
     Args:
         cfg: Config of a search; it is copied, and the copy is frozen.
@@ -173,9 +173,9 @@ def _check_direction(node: CfgNode) -> None:
 def executor_from_config(cfg: CfgNode) -> Executor:
     """Returns the executor that SEARCH.EXECUTOR selects.
 
-    SEARCH.THREADS and SEARCH.TIMEOUT apply to every executor with worker processes,
+    SEARCH.THREADS and SEARCH.TIMEOUT apply to the worker processes of ``local`` and ``ray``,
     SEARCH.WORKERS to ``local``, and the group SEARCH.RAY to ``ray``. The workers of ``local`` get
-    the GPUs of this machine in turn.
+    the GPUs of this machine in turn if MODEL.DEVICE is ``auto`` or ``cuda``.
 
     Raises:
         SearchError: The executor is unknown or not installed, or a setting is not allowed.
@@ -247,7 +247,7 @@ def _cpus_of_candidate(cfg: CfgNode) -> int:
 
 
 _GPUS = {"cpu": 0.0, "cuda": 1.0}
-"""GPUs reserved for each candidate, by MODEL.DEVICE, if SEARCH.RAY.GPUS is -1."""
+"""GPUs reserved for each candidate, by MODEL.DEVICE, if SEARCH.RAY.GPUS is negative."""
 
 
 def _check_numbers(node: CfgNode) -> None:

@@ -1,4 +1,4 @@
-"""Conditions of variables in a space's yaml: ``when: {optimizer: adamw}``."""
+"""When a variable of a space's yaml has an effect: ``when: {optimizer: adamw}``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RELATION = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
 def read_conditions(
     name: str, value: object, parameters: Mapping[str, Parameter], others: Iterable[When] = ()
 ) -> tuple[When, ...]:
-    """Returns the conditions of a variable, at least one of which must hold for it to matter.
+    """Returns the conditions of a variable, which has an effect only if at least one of them holds.
 
     ``{optimizer: adamw}`` is ``When("optimizer", "==", "adamw")``, ``{optimizer: [adamw, lion]}``
     has one condition for each value, and ``{mixup: "> 0"}`` is a comparison.
@@ -27,8 +27,8 @@ def read_conditions(
         name: Name of the variable, for messages.
         value: Value of ``when`` in the table.
         parameters: Earlier variables of the space by name.
-        others: Conditions that the variable has for another reason; ``when`` is allowed only if
-            there are none.
+        others: Conditions that do not come from ``when``, for example because the variable
+            sets a key that only some ops have; ``when`` is allowed only if there are none.
 
     Raises:
         SearchError: The value is no mapping of one earlier variable to at least one value, the
@@ -57,7 +57,10 @@ def read_conditions(
 
 
 def is_active(name: str, space: SearchSpace, config: Mapping[str, Any]) -> bool:
-    """Returns whether a variable matters for a candidate.
+    """Returns whether a variable has an effect in a candidate.
+
+    It has one if it has no conditions, or if one of them holds and compares a variable that has an
+    effect itself.
 
     Args:
         name: Name of the variable.
@@ -81,7 +84,7 @@ def _condition(variable: str, value: Any) -> When:
 
 
 def _check_reachable(name: str, conditions: Iterable[When], parameter: Parameter) -> None:
-    """Checks that a choice can have each value that it is compared with: none is misspelt."""
+    """Checks that a choice can have each value of a ``==`` or ``!=``: none is misspelt."""
     if parameter.is_ordered:
         return
     choices = [parameter.value(level) for level in range(parameter.size)]

@@ -30,7 +30,8 @@ _ALLOWED = {
 _SHARED = ("str", "bool", "ratio")
 """Kinds of keys (see ``Key.kind``) that have the same value in all candidates.
 
-Costs are computed for all candidates at once, on arrays of numbers.
+Costs are computed for all candidates at once, on arrays of numbers, and keys of these kinds accept
+no arrays.
 """
 _MAX_LEVELS = 4096
 """Largest number of values of a range for which all values are checked."""
@@ -168,7 +169,9 @@ def check_row_values(
             and those that all operators have.
 
     Raises:
-        SearchError: A variable has a value that is not allowed for its key.
+        SearchError: A variable has a value that is not allowed for its key (of a long range,
+            :func:`values_of` gives the values that are checked), or varies although its key must
+            be the same in all candidates.
         ArchError: The operator is unknown.
     """
     keys = {**COMMON_KEYS, **get_op(op).keys} if allowed_keys is None else allowed_keys
@@ -190,14 +193,14 @@ def check_row_values(
 
 
 def check_ops(row: Mapping[str, Any]) -> None:
-    """Checks that costs can be computed for every op of a row and every value of its variables.
+    """Checks that costs can be computed for every op of a row and the values of its variables.
 
     Args:
         row: Value by key: plain, or a :class:`Parameter`.
 
     Raises:
-        SearchError: A variable has a value that is not allowed for an op, or the ops of the row
-            do not fit its keys.
+        SearchError: As in :func:`check_row_values`, or the ops of the row do not fit its keys or
+            each other, or a layer with a stride above 1 may have no depthwise convolution.
         ArchError: An op is unknown.
     """
     op = row.get("op")
@@ -233,7 +236,7 @@ def _check_choices(variable: str, ops: Sequence[OpSpec], row: Mapping[str, Any])
 
 
 def _check_stride(row: Mapping[str, Any]) -> None:
-    """Checks that a universal inverted bottleneck with a stride has a depthwise convolution."""
+    """Checks that a universal inverted bottleneck with stride > 1 has a depthwise convolution."""
     values = {
         key: list(values_of(row[key])) if isinstance(row[key], Parameter) else [row[key]]
         for key in ("s", "k_start", "k_mid")

@@ -13,7 +13,7 @@ from fbnetv3.search.errors import SearchError
 
 
 class TimeBudget:
-    """Interrupts the block after a number of hours; a context manager.
+    """Interrupts its ``with`` block after a number of hours; a context manager.
 
     The interrupt is a SIGTERM of this process to itself: a training in this process then saves a
     checkpoint, and the block ends with KeyboardInterrupt.

@@ -19,14 +19,14 @@ _CLASSIFIER_KEYS = ("MODEL.ARCH_VARIANT", "INPUT.RESOLUTION")
 def candidate_training(
     setup: SearchSetup, config: Mapping[str, Any], folder: Path, replicate: int = 0
 ) -> CfgNode:
-    """Returns the config of a candidate's training on the data of the search.
+    """Returns the config of a candidate's training on the data of SEARCH.CLASSES and HOLD_OUT.
 
     Args:
         setup: Config and space of the search.
         config: Value by variable.
         folder: Folder of the training. ``arch.yaml`` is written to it if the space has rows of
             FBNets.
-        replicate: Number that is added to the random seed of the training, at least 0.
+        replicate: Number, at least 0, that is added to SEED unless SEED is negative.
     """
     cfg = _candidate_config(setup, config, folder / "arch.yaml")
     train_name, test_name = register_search_split(setup.cfg)
@@ -36,7 +36,7 @@ def candidate_training(
     if cfg.SEED >= 0:  # below 0, every training draws a seed of its own
         cfg.SEED += replicate
     if not is_detector(cfg) or setup.cfg.SEARCH.HOLD_OUT:
-        cfg.DATA.CHECK_IMAGES = False  # done when the images are divided, or in preflight.py
+        cfg.DATA.CHECK_IMAGES = False  # checked when the images are divided, or in preflight.py
     loaders = setup.cfg.SEARCH.LOADER_WORKERS
     if isinstance(loaders, int) and loaders >= 0:
         cfg.DATALOADER.NUM_WORKERS = loaders

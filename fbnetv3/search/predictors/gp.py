@@ -14,7 +14,7 @@ are float64:
     K             (n, n) covariance of the labels, k(X, X) + (noise + JITTER) I + E
     L             (n, n) lower Cholesky factor of K
     alpha         (n,) K^-1 y
-    Z             (m, d) further points
+    Z             (m, d) points at which the posterior is evaluated
 
 Kernel (Rasmussen and Williams, 2006, Eq. 4.17):
 
@@ -128,7 +128,7 @@ class GaussianProcess:
 
     @property
     def best_mean(self) -> float:
-        """Highest posterior mean at an observation; the incumbent of expected improvement."""
+        """Highest posterior mean at the observed points; the incumbent of expected improvement."""
         return float(self.mean(self.X.numpy()).max())
 
     def leave_one_out(self) -> Floats:

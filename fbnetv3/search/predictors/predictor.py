@@ -2,7 +2,7 @@
 
 ``default`` is an ensemble of small networks and a Gaussian process (``default.py``). ``paper`` is
 the paper's network (``paper.py``). ``random`` predicts random scores: the baseline that a search
-has to beat. A search fits a new predictor after each batch, to all labels so far.
+has to beat. A search fits a new predictor after each finished batch, to all scores so far.
 
 To add a predictor:
 
@@ -10,7 +10,7 @@ To add a predictor:
    its constructor, with the arguments of :class:`Fit`: the encoded candidates, with values in
    [0, 1] (``space/encoding.py``), and their scores, of which the highest is the best. The arguments
    ``pretrained`` and ``errors`` must be accepted, even by a predictor without use for the
-   pre-trained encoder or for estimated scores. Two fits with the same seed must be equal.
+   pre-trained encoder or for estimated scores. Two fits with equal arguments must be equal.
 2. Add the class to ``PREDICTORS`` below, and its name to ``PROBABILISTIC`` if it has ``gp`` and
    ``sample``. The name is then a value of SEARCH.PREDICTOR, and
    ``tests/search/predictors/test_predictor.py`` tests it. Add to ``_LEAST`` there the rank
@@ -22,8 +22,9 @@ To add a predictor:
 
 For a predictor with ``gp`` and ``sample`` (the protocol ``Probabilistic`` in
 ``acquisition/batch.py``), batches are chosen by expected improvement and Thompson sampling, the
-first batch may be divided into parts, and a search may have several scores. For any other
-predictor, batches are chosen by ``paper_batch`` in ``acquisition/coarse.py``.
+first batch may be divided into parts, each of which is chosen by the scores of the parts before
+it, and a search may have several scores. For any other predictor, batches are chosen by
+``paper_batch`` in ``acquisition/coarse.py``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _PREDICT_STREAM, _VALIDATE_STREAM = 42, 43  # separate the random streams of one
 
 
 class Predictor(Protocol):
-    """A fitted predictor. Its predictions have the unit of the labels that it was fitted to."""
+    """A fitted predictor. Its predictions have the unit of its labels, except for ``random``."""
 
     def predict(self, features: Features) -> Floats:
         """Returns the predicted scores, (m,), of candidates with features (m, width)."""
@@ -74,10 +75,12 @@ class Fit(Protocol):
         Args:
             features: (n, width) features in [0, 1].
             labels: (n,) labels; higher is better.
-            pretrained: Encoder of the architecture.
+            pretrained: Encoder that was trained to predict the statistics of candidates; without
+                weights if the search does not pre-train.
             seed: Random seed of the fit.
-            errors: (n,) standard deviation of the error of each label that is an estimate of the
-                final score, and 0 for other labels, in the unit of the labels; None: all 0.
+            errors: (n,) standard deviation of the error of each label that estimates the final
+                score from a partial training, and 0 for the labels of whole trainings, in the unit
+                of the labels; None: all 0.
         """
 
 

@@ -31,11 +31,11 @@ class SearchProgress:
         total: Number of trials of the whole search.
         stream: Stream to print to. It must not be ``sys.stderr``, which evaluations may redirect.
             None prints nothing. A stream that is closed or full does not end the search.
-        batches: Number of batches in stage 1; None leaves it out of the lines.
+        batches: Number of batches before the finalists; None leaves it out of the lines.
         direction: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a whole training in a search with rungs; None: every
-            training is whole.
-        unit: Unit of the keys of the trials' scores: ``epoch`` or ``iteration``.
+        full_epochs: Number of epochs of a whole training in a search with rungs, where some trials
+            train for fewer epochs; None: every training is whole.
+        unit: What the trials' reports count, ``epoch`` or ``iteration``.
     """
 
     def __init__(
@@ -122,7 +122,9 @@ class SearchProgress:
         return f"best {self._best:.2f}" if math.isfinite(self._best) else "none trained in full"
 
     def rescore(self, trials: list[Trial]) -> None:
-        """Updates the best score: early stopping compares candidates by scores of an earlier epoch.
+        """Updates the best score from those of a result.
+
+        With early stopping, they are scores of an epoch that may be before the last one.
 
         Args:
             trials: Trials of ``JointNAS.result()``; those of a warm start are ignored.
@@ -149,7 +151,7 @@ class SearchProgress:
         )
 
     def _pace(self) -> str:
-        """Returns this process's seconds per trial, and the time that the remaining trials need."""
+        """Returns this process's seconds per trial, and an estimate of the remaining time."""
         seconds = (time.monotonic() - self._start) / (self._finished - self._earlier)
         left = seconds * max(0, self._total - self._finished)
         return f"  {seconds:.3g} s per trial" + (f", {duration(left)} left" if left else "")

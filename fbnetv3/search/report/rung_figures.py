@@ -1,4 +1,4 @@
-"""The chart of a search whose candidates train by rungs."""
+"""The chart of a search with rungs: epochs at which candidates are compared and some train on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from fbnetv3.search.trial import Trial
 
 
 def scores_by_rung(result: SearchResult, score: str, unit: str) -> Figure | None:
-    """Draws each trial's score over its epochs; a line joins the trials of a candidate.
+    """Draws the score of each trial that has one over its number of epochs.
+
+    A line joins the trials of a candidate that has trained beyond its first rung.
 
     Args:
         result: Result of a search with rungs.

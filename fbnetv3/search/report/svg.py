@@ -1,4 +1,4 @@
-"""Small charts as inline SVG, coloured by the page's style sheet, with tooltips on points."""
+"""Small charts as inline SVG, coloured by the page's style sheet, with tooltips on marks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Axis:
         return cls(label, -0.5, len(names) - 0.5, names=tuple(names))
 
     def share(self, value: float) -> float:
-        """Returns the position of a value between the ends, from 0 to 1."""
+        """Returns the position of a value: 0 at the lower end, 1 at the higher one."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TrialStore(Protocol):
-    """Stores the finished trials of a study. Each result of a trial is written once."""
+    """Stores the finished trials of a study, which is one search. Each result is written once."""
 
     def acquire(self) -> None:
         """Makes this process the coordinator of the study until it ends or releases the study.
@@ -30,16 +30,17 @@ class TrialStore(Protocol):
         """Lets another process coordinate the study."""
 
     def start(self) -> None:
-        """Acquires the study and stores its settings and identity, if it has no settings.
+        """Acquires a study without settings, and stores those given to :meth:`check_settings`.
 
         Raises:
-            SearchError: The study has no settings, and another process coordinates it.
+            SearchError: The study has no settings, and another process coordinates it; or another
+                process has stored other settings since they were checked.
         """
 
     def load(self) -> list[Trial]:
         """Returns the finished trials, sorted by number.
 
-        A trial that was put back occurs once for each result, in the order of the results.
+        A failed trial that was evaluated again occurs once for each result, in their order.
         """
 
     def add(self, trial: Trial) -> None:
