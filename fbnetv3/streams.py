@@ -91,7 +91,8 @@ def quiet(stream: TextIO) -> TextIO:
 def guarded_streams() -> Iterator[None]:
     """Turns failed writes to ``sys.stdout`` into OutputErrors, and ignores those to ``sys.stderr``.
 
-    Text may wait in a buffer: flush ``sys.stdout`` before the block ends, or failures go unnoticed.
+    Flush ``sys.stdout`` before the block ends: text that is still in a buffer is written after the
+    block, where a failure is no OutputError.
     """
     _open_descriptors()
     if sys.stdout is None:  # closed when Python started

@@ -128,7 +128,7 @@ class JointNAS:
 
     @property
     def trials(self) -> list[Trial]:
-        """Copies of the trials proposed or replayed since the first :meth:`ask` or the last retry."""
+        """Copies of trials proposed or replayed since the first ask or the last :meth:`retry`."""
         return [trial.copy() for batch in self._batches.all for trial in batch]
 
     def finished_trials(self) -> list[Trial]:
@@ -150,7 +150,7 @@ class JointNAS:
 
     @property
     def order(self) -> dict[str, Any]:
-        """With ``ahead``: trials running when batch N was proposed, as ``running_at_batch_N``."""
+        """With ``ahead``: numbers of the trials running at proposals (``running_at_batch_N``)."""
         return self._batches.records.order
 
     @property
@@ -297,8 +297,8 @@ class JointNAS:
             evaluate: Function trial -> score, or trial -> scores by name if the objectives or
                 score constraints name them. It may call ``trial.report(epoch, score)``, and should
                 train for ``trial.max_epochs`` epochs if that is not None. If it has an attribute
-                ``chance_score``, a number, the search ends after the first batch unless a candidate
-                scores better; ``chance_advice`` replaces the advice in the message.
+                ``chance_score``, a number, the search ends after a first batch of 4 or more scores
+                if none is better; ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
             max_hours: Hours, above 0, after which no trial starts any more. The running ones are
