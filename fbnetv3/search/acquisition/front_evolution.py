@@ -56,8 +56,8 @@ def evolve_front(
     The evolution also ends after ``settings.max_generations``. Children are drawn as in
     :func:`fine.evolve`, but by a candidate's position in the order of NSGA-II instead of its score.
     The evolution has saturated after ``settings.patience`` generations in a row without progress. A
-    generation counts as progress if the hypervolume grows
-    by more than 0.1 %, or by more than the share ``settings.epsilon`` if that is larger.
+    generation is progress if the hypervolume grows by more than 0.1 %, or by more than the share
+    ``settings.epsilon`` if that is larger.
 
     Args:
         feasible: Space and constraints; children that violate a constraint are discarded.

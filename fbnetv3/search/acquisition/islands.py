@@ -61,8 +61,7 @@ def evolve_islands(
     """Maximises a score on each island.
 
     A mother and her children live on the same island, whose candidates all compete for survival.
-    Fathers come from all
-    islands, so that good traits spread from one island to the next.
+    Fathers come from all islands, so that good traits spread from one island to the next.
 
     Args:
         candidates: Constrained space, whose operators make feasible children.
