@@ -41,7 +41,7 @@ class Recipe:
         steps: Epochs of the stepped schedule, counted from the start; increasing.
         warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
         warmup_factor: Share of the peak learning rate at the start of the warm-up; in [0, 1].
-        momentum: Momentum of the optimizer; the first beta of ``adamw``, ``lion`` and the AdamW part
+        momentum: Momentum of the optimizer; first beta of ``adamw``, ``lion`` and the AdamW part
             of ``muon``; in [0, 1).
         beta2: Second beta of ``adamw`` (usually 0.999), ``lion`` (0.99) and the AdamW part of
             ``muon`` (0.95); in [0, 1). 0 uses the usual value.
