@@ -40,8 +40,9 @@ class Recipe:
         decay: Factor of the exponential and of the stepped schedule; in (0, 1].
         steps: Epochs of the stepped schedule, counted from the start; increasing.
         warmup_epochs: Epochs of linear warm-up, which are part of ``epochs``.
-        warmup_factor: Learning rate at the start of the warm-up, as a share of ``lr``; in [0, 1].
-        momentum: Momentum of the optimizer, the first beta of ``adamw`` and ``lion``; in [0, 1).
+        warmup_factor: Share of the peak learning rate at the start of the warm-up; in [0, 1].
+        momentum: Momentum of the optimizer; first beta of ``adamw``, ``lion`` and the AdamW part
+            of ``muon``; in [0, 1).
         beta2: Second beta of ``adamw`` (usually 0.999), ``lion`` (0.99) and the AdamW part of
             ``muon`` (0.95); in [0, 1). 0 uses the usual value.
         layer_decay: Factor of the learning rate from each block to the one before it, for the
@@ -51,8 +52,8 @@ class Recipe:
         freeze: Patterns of names, separated by commas, of modules and parameters that are not
             trained, such as ``stem,stages.0``.
         weight_decay: Weight decay of convolution and linear weights; in [0, 1].
-        weight_decay_norm: Weight decay of norm weights and of all biases (paper: 0);
-            in [0, 1].
+        weight_decay_norm: Weight decay of norm weights and, unless ``weight_decay_bias`` is set, of
+            all biases (paper: 0); in [0, 1].
         weight_decay_bias: Weight decay of the biases outside of norms; in [0, 1]. None uses
             ``weight_decay_norm``.
         ema: Whether an exponential moving average (EMA) of the weights is kept.
@@ -70,7 +71,7 @@ class Recipe:
         class_weights: Weight of each class in the loss, in the order of the classes; >= 0. If
             empty, all classes have the same weight.
         class_balance: Power p of additional weights ``n_c ** -p``, where n_c is the number of
-            training images of a class and the mean over images is 1; in [0, 1].
+            training images of a class, scaled to a mean over images of 1; in [0, 1].
         balanced_sampling: Power p with which an epoch draws ``n_c ** (1 - p)`` images of a class
             (up to a factor), from 0 (each image once) to 1 (equally many of each class).
         repeated_augment: Number of differently augmented copies of an image in a batch; an epoch
@@ -84,12 +85,13 @@ class Recipe:
         random_erasing: Probability with which a rectangle of an image is erased; in [0, 1].
         distill_alpha: Share of the distillation in the loss, if there is a teacher; in [0, 1].
         distill_temperature: Temperature of the distillation; > 0.
-        clip_grad_norm: Largest norm of the gradients; 0 does not clip.
+        clip_grad_norm: Largest 2-norm of the gradients of all parameters; 0 does not clip.
         amp: Whether to train in mixed precision, on devices that support it.
         amp_dtype: 16-bit type of the mixed precision: ``float16`` (on CUDA only) or ``bfloat16``.
 
     Raises:
-        RecipeError: A value is unknown or out of its range.
+        RecipeError: A value is unknown or out of its range, ``steps`` do not increase, or
+            ``warmup_epochs`` are more than ``epochs``.
     """
 
     optimizer: str = "rmsprop"

@@ -17,7 +17,7 @@ from fbnetv3.errors import FBNetError
 
 
 class OutputError(FBNetError):
-    """Standard output is closed or full."""
+    """Standard output is closed or cannot be written to."""
 
 
 class _Wrapper:
@@ -61,7 +61,7 @@ class _CheckedStream(_Wrapper):
     def _failure(self, error: OSError) -> OutputError:
         self._problem = f"cannot write to standard output: {error.strerror or error}"
         # Python flushes the stream again at exit, where a failure would change the exit status. So
-        # the rest goes to the null device.
+        # the text that is still in the buffer goes to the null device.
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
@@ -91,7 +91,8 @@ def quiet(stream: TextIO) -> TextIO:
 def guarded_streams() -> Iterator[None]:
     """Turns failed writes to ``sys.stdout`` into OutputErrors, and ignores those to ``sys.stderr``.
 
-    Text may wait in a buffer: flush ``sys.stdout`` before the block ends.
+    Flush ``sys.stdout`` before the block ends: text that is still in a buffer is written after the
+    block, where a failure is no OutputError.
     """
     _open_descriptors()
     if sys.stdout is None:  # closed when Python started

@@ -55,8 +55,8 @@ class Measurement:
             ``inference memory``, ``training memory`` or ``training data``.
         batch: Number of images; None for an EMA update.
         resolution: Side of the images in pixels.
-        variant: The form of the network, such as ``deploy``.
-        value: Median over the rounds, in ``unit``.
+        variant: The form of the network, loop or loader that was measured, such as ``deploy``.
+        value: Median over the rounds, in ``unit``. Memory has one round.
         unit: ``ms``, ``MiB`` or ``images/s``.
         ratio: Improvement over the group's first variant as a factor: above 1 is faster or smaller.
         rounds: Value of each round, in ``unit``.

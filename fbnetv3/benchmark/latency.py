@@ -2,11 +2,11 @@
 
 Blocks are timed inside networks, so that the state of the CPU's caches is as in real use. The
 networks are random ones of the space, and those at the ends of the ranges of its variables. The
-rest of a network's time is the table's ``frame``. Classifiers are timed in the form of
-``fbnetv3.deploy``; RetinaNets in evaluation mode, without decoding of boxes. The batch size is 1,
-and nothing is compiled, since a compiled network has no separate blocks. With one thread the clock
-is CPU time, which excludes other processes. Further random networks, timed as a whole in the same
-rounds, validate the table's predictions.
+time that a network spends outside of its blocks is the table's ``frame``. Classifiers are timed in
+the form of ``fbnetv3.deploy``; RetinaNets in evaluation mode, without decoding of boxes. The batch
+size is 1, and nothing is compiled, since a compiled network has no separate blocks. With one thread
+the clock is CPU time, which excludes other processes. Further random networks, timed as a whole in
+the same rounds, validate the table's predictions.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def mean_shapes(networks: Sequence[tuple[Sequence[Shape], list[float]]]) -> list
     """Returns each shape once, with its mean latency over its occurrences.
 
     Args:
-        networks: Shapes of each network, the frame first, with latencies in milliseconds: of the
-            whole network, and of each of its parts.
+        networks: Shapes of each network, with latencies in milliseconds: of the whole network, and
+            of each part. The first shape is the frame, which takes the time outside of all parts.
     """
     times: dict[Shape, list[float]] = {}
     for shapes, (total, *parts) in networks:
@@ -67,7 +67,7 @@ def sample_archs(space: FBNetSpace, count: int, num_classes: int, seed: int) -> 
 
     Args:
         space: Space of architectures.
-        count: Number of architectures. A space with fewer architectures gives fewer.
+        count: Number of architectures; fewer if 20 * ``count`` random candidates have fewer.
         num_classes: Number of classes of the networks.
         seed: Random seed.
     """
@@ -109,8 +109,9 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
 def corner_configs(space: FBNetSpace) -> list[dict[str, Any]]:
     """Returns the deepest candidates at the ends of all ranges of a space, with all choices.
 
-    For each combination of unordered choices, such as ops, there are two candidates: one at each
-    end of the ordered variables.
+    For each combination of unordered choices, such as ops, of which all stages have the same, there
+    are two candidates: one at each end of the ordered variables. Numbers of layers are at their
+    largest in all candidates.
     """
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
     parents |= space.depth_names
@@ -319,7 +320,8 @@ def space_networks(
         entries of the table's ``about``.
 
     Raises:
-        BenchmarkError: The search is one over detectors, or its space cannot be measured.
+        BenchmarkError: The search is one over detectors, its space has only one architecture, or
+            its networks are not FBNets.
         FBNetError: The config cannot be used.
     """
     setup, space, num_classes = _read_search(config_file)

@@ -31,7 +31,7 @@ from fbnetv3.modeling import build_model
 from fbnetv3.recipe import Recipe
 
 CHECK_SECONDS = 10.0
-"""Longest time for which images of a data set are decoded before a training or a search."""
+"""Seconds for which images of a data set are decoded at most before a training or a search."""
 
 
 def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
@@ -118,7 +118,9 @@ def check_images(cfg: CfgNode, dataset: AnyDataset) -> list[tuple[str, str]]:
     """Decodes the images of a data set, within :data:`CHECK_SECONDS`.
 
     A training calls it for DATASETS.TEST, since a broken image there would end the training at its
-    first evaluation. A search calls it for both sets, before its first candidate.
+    first evaluation. A search calls it for DATASETS.TRAIN and TEST, before its first candidate.
+    Nothing is decoded if DATA.CHECK_IMAGES is False or DATA.SKIP_BROKEN is True, nor from streams
+    and data sets without files.
 
     Returns:
         Rows (name, value) of the training plan: the number of decoded images, if not all were.

@@ -111,7 +111,8 @@ def teacher_from_config(
 
     Args:
         cfg: Config of a classifier.
-        classes: Names of the classes of the data, which must be the teacher's.
+        classes: Names of the data's classes, which must be the teacher's, in any order, unless
+            ``ignore_class_names`` is set.
         side: Side of the images in pixels.
         device: Device of the training.
         ignore_class_names: Whether only the number of classes must be the same, not their names.

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from fbnetv3.registries import LOSSES
 
 WEIGHTED = ("cross_entropy", "binary_cross_entropy")
-"""The losses that accept weights of the classes, as a third argument."""
+"""The built-in losses, which accept weights of the classes as a third argument."""
 
 
 @LOSSES.register("cross_entropy")

@@ -2,7 +2,8 @@
 
 A yaml file states the keys that differ from the defaults (its ``_BASE_`` includes other files), and
 ``KEY VALUE`` pairs of the command line override it. A config describes a run; the values made from
-it are a ``Recipe`` (:func:`recipe_from_config`) and an ``Arch`` (:mod:`fbnetv3.config.archs`).
+it are a ``Recipe`` (:func:`recipe_from_config`) and, for an FBNet, an ``Arch``
+(:mod:`fbnetv3.config.archs`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def key_in_errors(keys: str) -> Iterator[None]:
         keys: Key or keys whose values the block uses.
 
     Raises:
-        ConfigError: The block raised an FBNetError.
+        ConfigError: The block raised an FBNetError; a ConfigError is raised unchanged.
     """
     try:
         yield
@@ -44,7 +44,7 @@ def is_detector(cfg: CfgNode) -> bool:
 
 
 def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the architecture, or the name of a network of another library: ``timm/resnet18``.
+    """Returns the architecture, or the name of a registered network or one like ``timm/resnet18``.
 
     MODEL.ARCH is a name or the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify the
     architecture, and INPUT.RESOLUTION, if set, becomes its resolution.
@@ -71,7 +71,7 @@ def own_resolution(cfg: CfgNode) -> int | None:
     """Returns the default resolution of the network, whatever INPUT.RESOLUTION is.
 
     Returns:
-        The side of the input in pixels; None for networks of other libraries.
+        The side of the input in pixels; None for networks of other libraries and registered ones.
 
     Raises:
         ConfigError: The architecture is unknown, or cannot be modified as the config says.
@@ -112,7 +112,7 @@ def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:
 
 
 def _refuse_modifications(cfg: CfgNode) -> None:
-    """Checks that no key modifies a network that is not an FBNet.
+    """Checks that no key modifies a network that is not an FBNet, ``low_resolution`` aside.
 
     Raises:
         ConfigError: A key modifies it; the message has all such keys with their values.

@@ -56,7 +56,7 @@ def check_training(cfg: CfgNode) -> None:
     """Checks the numbers of a training, and that it has a length.
 
     Raises:
-        ConfigError: A number is out of its range, or a length is missing.
+        ConfigError: See :func:`check_numbers` and :func:`check_length`.
     """
     check_numbers(cfg)
     check_length(cfg)

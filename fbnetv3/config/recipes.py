@@ -74,9 +74,9 @@ def recipe_from_config(
         overrides: Values of the recipe's fields that replace the config's values.
 
     Raises:
-        ConfigError: A value has another type or is out of its range, all of SOLVER.STEPS are at or
-            after the end of the training, SOLVER.CLIP_GRADIENTS does not clip by the 2-norm, or
-            ``iters_per_epoch`` is required and missing.
+        ConfigError: A value has another type or is not allowed, all of SOLVER.STEPS are at or after
+            the end of the training, SOLVER.CLIP_GRADIENTS does not clip by the 2-norm, an override
+            is not a field of the recipe, or ``iters_per_epoch`` is required and missing.
     """
     values = {field: get_value(cfg, key) for field, key in RECIPE_KEYS.items()}
     values["nesterov"] = nesterov_from_config(cfg, default=True)
@@ -123,7 +123,10 @@ def _check_type(cfg: CfgNode, key: str, types: tuple[type, ...], allowed: str) -
 
 
 def _stepped_schedule(cfg: CfgNode, epochs: float, iters_per_epoch: int | None) -> dict[str, Any]:
-    """Returns the fields of the schedule ``steps``, in epochs; other schedules have no steps."""
+    """Returns the recipe's fields ``steps``, in epochs, and ``decay`` for the schedule ``steps``.
+
+    For other schedules, ``steps`` alone is returned, which is empty.
+    """
     if cfg.SOLVER.LR_SCHEDULER_NAME != "steps":
         return {"steps": ()}
     unit = 1 if cfg.SOLVER.MAX_EPOCHS > 0 or not iters_per_epoch else iters_per_epoch
@@ -147,9 +150,9 @@ def _in_config_keys(message: str) -> str:
 def recipe_to_config(recipe: Recipe) -> dict[str, Any]:
     """Returns config keys and values, such as ``{"SOLVER.BASE_LR": 0.026}``, of a recipe.
 
-    These keys are left out where they have no effect: SOLVER.NESTEROV of optimizers that do not
-    read it, SOLVER.WEIGHT_DECAY_BIAS if biases have the decay of other weights, and CLIP_VALUE
-    without clipping. With the schedule ``steps``, SOLVER.EPOCH_DECAY is left out; with another
+    These keys are left out: SOLVER.NESTEROV of optimizers outside of :data:`NESTEROV_OPTIMIZERS`,
+    SOLVER.WEIGHT_DECAY_BIAS if biases have the decay of norm weights, and CLIP_VALUE without
+    clipping. With the schedule ``steps``, SOLVER.EPOCH_DECAY is left out; with another
     schedule, STEPS and GAMMA are left out.
     """
     values = {key: getattr(recipe, field) for field, key in RECIPE_KEYS.items()}

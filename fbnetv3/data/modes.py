@@ -164,9 +164,10 @@ def from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     """Returns the RGB image of an array.
 
     Args:
-        array: (H, W) or (H, W, C) with 1 to 4 channels: grey, grey and opacity, RGB, RGBA. The
-            type is bool, uint8, uint16 (65535 is white), another integer type with values from 0 to
-            255, or a floating-point type with values from 0 to 1.
+        array: (H, W) or (H, W, C) with 1 to 4 channels: grey, grey and opacity, RGB, RGBA;
+            the opacity is dropped. The type is bool, uint8, uint16 (65535 is white), another
+            integer type with values from 0 to 255, or a floating-point type with values from 0 to
+            1.
         name: Name of the image in error messages.
 
     Raises:

@@ -274,7 +274,8 @@ def config_from_metadata(
         path: Path of the file in error messages.
 
     Raises:
-        WeightsFileError: The metadata lack one of these groups, or the classes.
+        WeightsFileError: The metadata lack one of these groups, or the classes. The yaml of a
+            checkpoint may lack INPUT and TEST, whose values are then the defaults.
         YamlError: The config is not valid yaml.
     """
     config = metadata.get("config")
@@ -301,6 +302,7 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
 
     Raises:
         WeightsFileError: The file is damaged, or does not hold a detector.
+        FBNetError: The config in the file is not valid.
         LoadError: The weights do not fit the network that the file describes.
     """
     weights = read_weights(path)

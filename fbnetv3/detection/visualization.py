@@ -93,7 +93,7 @@ def _write_captions(
 
 
 def detection_caption(name: str, score: float, num_classes: int) -> str:
-    """Returns the score in percent, after the class name if there are too many for a legend.
+    """Returns the score in percent, after the class name if a legend would have too many classes.
 
     Args:
         name: Name of the predicted class.

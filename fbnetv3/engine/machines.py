@@ -1,4 +1,4 @@
-"""Heartbeats between the machines of a training, and the reason why it ended.
+"""Heartbeats between the machines of a training, and the reason why the training ended.
 
 The launcher of a machine is the process that starts the machine's ranks. Each launcher counts its
 heartbeats in a store, which the launcher of machine 0 hosts. Machine 0 watches the counts of the
@@ -79,7 +79,7 @@ class MachineMonitor:
 
     @property
     def reason(self) -> str:
-        """Why the training ended, on whichever machine; "" while it runs."""
+        """Why the training ended, on whichever machine; "" as long as no reason is known."""
         if not self._reason and not self._store_answers:
             self._reason = self._death_reason(0)
         return self._reason
@@ -130,7 +130,7 @@ class MachineMonitor:
 
     @property
     def _store_answers(self) -> bool:
-        """Whether the store has answered recently."""
+        """Whether heartbeats are sent, and the store answered within ``HEARTBEAT_TIMEOUT``."""
         silent = time.monotonic() - self._answered > HEARTBEAT_TIMEOUT
         return self._thread.is_alive() and not silent
 
@@ -170,7 +170,7 @@ class MachineMonitor:
 def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
     """Calls a function in a thread, and returns what it returns.
 
-    Calls to a store whose machine is silent never return, and no signal interrupts them. The
+    Calls to a store whose machine is silent may never return, and no signal interrupts them. The
     thread of such a call is abandoned; it does not keep the process alive.
 
     Args:

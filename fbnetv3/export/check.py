@@ -21,7 +21,10 @@ from fbnetv3.weights.classes import class_order, other_classes
 from fbnetv3.zoo.classifier import Classifier
 
 TOLERANCE = 1e-3
-"""Largest allowed difference from torch's float32 logits, as a share of their mean magnitude."""
+"""Largest allowed difference from torch's float32 logits, as a share of their mean magnitude.
+
+It does not hold for files with 8-bit integers, which have :data:`MIN_AGREEMENT`.
+"""
 MIN_AGREEMENT = 0.9
 """Smallest allowed share of images that get torch's class, for files with 8-bit integers."""
 _BATCH = 64  # images that are preprocessed and run together
@@ -39,8 +42,8 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
 
     Raises:
         ExportError: The logits have another shape, are not finite, or differ by more than
-            ``TOLERANCE``; for 8-bit integers, the share of images that get torch's class is below
-            ``MIN_AGREEMENT``.
+            ``TOLERANCE`` (with 8-bit integers instead: the share of images that get torch's class
+            is below ``MIN_AGREEMENT``).
     """
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()

@@ -1,8 +1,9 @@
 """OpenVINO's IR: an .xml file with the graph and a .bin file with the weights beside it.
 
 Files with 8-bit integers are quantised after the training by NNCF: 8-bit weights with one scale per
-output channel, and 8-bit activations with a zero point, because swish and hard swish have negative
-outputs. NNCF corrects the biases for the mean error of each layer on the calibration images.
+output channel, and 8-bit activations with a zero point, because the outputs of swish and hard swish
+reach much further above 0 than below. NNCF corrects the biases for the mean error of each layer on
+the calibration images.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def build(text: str, num_classes: int, drop_rate: float, drop_path_rate: float) 
         drop_path_rate: Rate of stochastic depth in [0, 1); must be 0 if the network has none.
 
     Raises:
-        ArchError: The network is unknown or does not accept an argument, or a value is not
-            allowed.
+        ArchError: The network is unknown, cannot be built or does not accept an argument, or a
+            value is not allowed.
     """
     parsed = parse_library_name(text)
     num_classes = SCALARS["num_classes"].clean("num_classes", num_classes)

@@ -3,11 +3,13 @@
 The search itself handles variables, statistics, constraints and scores; the subpackage ``fbnet``
 adds networks, images and configs. A candidate passes through these files:
 
-* ``space/feasible.py``: a Sobol point becomes levels, which join the pool if they are feasible.
+* ``space/feasible.py``: a quasi-random (Sobol) point becomes one value for each variable; what
+  meets the constraints joins the pool, from which candidates are chosen.
 * ``planner.py``: candidates are chosen by the functions of ``acquisition`` and become trials.
 * ``running.py``: trials are handed to an executor, and their results are stored.
 * ``fbnet/evaluator.py``: a candidate is trained and reports the score of each epoch.
-* ``history.py``: candidates are compared by their scores at the epoch of the early stop, if any.
+* ``history.py``: candidates are compared by their scores at the epoch of the early stop if there
+  is one, and otherwise by their final scores.
 * ``result.py``: the trial with the best score is the winner.
 * ``fbnet/winners.py``: the winner's training config is written as yaml.
 

@@ -1,4 +1,4 @@
-"""Candidates that a person or a program enqueues, to be evaluated in the next batch."""
+"""Candidates that a person or a program enqueues, to be evaluated in the next batch with room."""
 
 from __future__ import annotations
 

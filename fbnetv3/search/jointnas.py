@@ -43,9 +43,9 @@ Callback = Callable[["JointNAS", Event], None]
 class JointNAS:
     """Searches a space for the candidate with the best score under constraints.
 
-    Stage 1 trains batches of candidates that a predictor chooses. Stage 2 evolves candidates on
-    predicted scores alone, and the best of them are trained as finalists. The proposals depend on
-    the settings, the statistics, the warm start, enqueued candidates and the results of earlier
+    Stage 1 trains batches of candidates; a predictor chooses all but the first batch. Stage 2
+    evolves candidates on predicted scores, and the best are trained as finalists. The proposals
+    depend on settings, statistics, warm start, enqueued candidates and the results of earlier
     batches only: not on the executor, the number of workers, or the order of results within a
     batch. With ``ahead``, they also depend on which trials were running.
 
@@ -128,13 +128,13 @@ class JointNAS:
 
     @property
     def trials(self) -> list[Trial]:
-        """Copies of all trials that were proposed or replayed; empty before the first ask."""
+        """Copies of trials proposed or replayed since the first ask or the last :meth:`retry`."""
         return [trial.copy() for batch in self._batches.all for trial in batch]
 
     def finished_trials(self) -> list[Trial]:
         """Returns copies of the trials in the storage, including batches that are not replayed yet.
 
-        If a trial was put back, the batches after its own are replayed only once it has finished.
+        Batches after a trial that :meth:`retry` put back are replayed only once it has finished.
         """
         return [trial.copy() for trial in self._batches.load()]
 
@@ -150,12 +150,12 @@ class JointNAS:
 
     @property
     def order(self) -> dict[str, Any]:
-        """Numbers of the trials that ran when batch N was proposed, as ``running_at_batch_N``."""
+        """With ``ahead``: numbers of the trials running at proposals (``running_at_batch_N``)."""
         return self._batches.records.order
 
     @property
     def earlier_failures(self) -> dict[int, list[str]]:
-        """Reasons of the failures after which trials were put back, by number of the trial."""
+        """Reasons of the failures after which :meth:`retry` put trials back, by trial number."""
         retries = self._batches.records.retries
         return {number: retries.reasons(number) for number in retries.entries}
 
@@ -227,7 +227,7 @@ class JointNAS:
         """Puts a failed trial back: it runs again, and keeps the reason of its failure.
 
         Batches that were proposed since its failure do not change: for them, it counts as failed.
-        The next :meth:`ask` returns it, with all other trials that have no result.
+        :meth:`ask` returns it; without ``ahead``, once all batches before its own have finished.
 
         Args:
             trial: Trial of the search, such as one of :attr:`SearchResult.trials`.
@@ -249,7 +249,7 @@ class JointNAS:
             Copies of the trials as they were; [] if none has failed.
 
         Raises:
-            SearchError: Trials have failed, but none for this reason.
+            SearchError: All failures have other reasons, or another process coordinates the study.
         """
         chosen = trials_that_failed(self._batches.load(), reason)
         return self._batches.reopen({t.number for t in chosen}) if chosen else []
@@ -297,8 +297,8 @@ class JointNAS:
             evaluate: Function trial -> score, or trial -> scores by name if the objectives or
                 score constraints name them. It may call ``trial.report(epoch, score)``, and should
                 train for ``trial.max_epochs`` epochs if that is not None. If it has an attribute
-                ``chance_score``, a number, the search ends after the first batch unless a candidate
-                scores better; ``chance_advice`` replaces the advice in the message.
+                ``chance_score``, a number, the search ends after a first batch of 4 or more scores
+                if none is better; ``chance_advice`` replaces the advice in the message.
             callbacks: Functions that are called as ``callback(search, event)`` in this process
                 when a trial is submitted, reports a score or has finished.
             max_hours: Hours, above 0, after which no trial starts any more. The running ones are

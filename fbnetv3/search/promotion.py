@@ -1,4 +1,7 @@
-"""The candidates that go on to the next rung, and the trials in which they do."""
+"""The candidates that go on to the next rung, and the trials in which they do.
+
+A rung is a number of epochs after which candidates are compared; only the best train on.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ class Promotion:
                 only.
 
         Returns:
-            The trials; [] without rungs.
+            The trials; [] without rungs, in stage ``fine``, or if no candidate may go on.
         """
         stopped = [] if known.ladder is None or stage == "fine" else known.ladder.waiting()
         if known.ladder is None or not stopped:
@@ -105,7 +108,7 @@ class Promotion:
 
 
 def _posterior_means(model: Model, features: Features) -> Floats:
-    """Returns predicted gains, (candidates,), of which only the order has a meaning."""
+    """Returns predicted gains, (candidates,), in the predictor's own unit: only to be ranked."""
     fitted = model.predictor.fitted
     if isinstance(fitted, Probabilistic):
         return fitted.gp.mean(features)

@@ -1,23 +1,28 @@
 """Rungs: most candidates train for a part of the epochs first, and only the best of them go on.
 
-Each part of a candidate's training is a trial of its own, with the candidate's id and the number of
-epochs of its rung: what an earlier part has reported does not change any more. A batch of stage 1
-has new candidates, which train up to the first rung, and candidates of any earlier batch that go
-on from their own checkpoints to the next rung. With rungs after e_1 < e_2 < ... epochs, the share
-of candidates that go on from rung r is e_r / e_{r+1}, as in successive halving (Jamieson and
-Talwalkar, 2016), so that every rung takes about as many epochs. Which ones go on is decided from
-all results so far, between batches: the trials do not depend on the number of workers, and a
-candidate that was left behind may go on later, as in ASHA (Li et al., 2020).
+A rung is a number of epochs after which candidates are compared. The training of a candidate from
+one rung to the next is a trial of its own, with the candidate's id; its ``max_epochs`` is the rung
+up to which it trains. A finished trial does not change when its candidate goes on.
 
-The first ``MIN_PAIRS`` candidates of a search train in full, without a stop: how much the scores of
-a rung say about the final ones is then known from the second batch on, and from candidates that
-were not chosen by these scores. Later, a share e_1 / e_last of the new candidates, at least one,
-train in full at once: those of the highest expected improvement. Otherwise, a promising candidate
-would need a batch for each rung before the search learns its final score.
+A batch of stage 1 has new candidates, most of which train up to the first rung, and candidates of
+earlier batches that go on from their own checkpoints to the next rung. With rungs after
+e_1 < e_2 < ... epochs, the share of candidates that go on from rung r is at most e_r / e_{r+1}, as
+in successive halving (Jamieson and Talwalkar, 2016), so that the trainings up to each rung take
+about the same number of epochs in total. Which candidates go on is decided when a batch is
+proposed, from all results so far, not when a worker becomes free. A candidate that did not go on
+with one batch may go on with a later one, as in ASHA (Li et al., 2020).
 
-The candidates' final scores are estimated from the rungs that they have reached
-(``predictors/final_scores.py``). New candidates train up to the first rung whose scores are
-correlated with the final ones (``LEAST_CORRELATION``); lower rungs are left out.
+The first ``MIN_PAIRS`` candidates of a search, those of a warm start included, train in full,
+without a stop at a rung. They show how much the scores of a rung say about the final ones, and they
+were not chosen by these scores. Later, a share e_1 / e_last of the new candidates of a batch, at
+least one, train in full at once: the first ones, which have the highest expected improvement if
+this chose the batch. Otherwise, a promising candidate would need a batch for each rung before the
+search learns its final score.
+
+A candidate's final score is estimated from its score at the last rung that it has reached
+(``predictors/final_scores.py``). The lowest rungs are left out if their scores are known to have a
+correlation below ``LEAST_CORRELATION`` with the final ones: new candidates then train past them,
+and candidates that have stopped at them do not go on.
 """
 
 from __future__ import annotations
@@ -48,9 +53,10 @@ class Rung:
     Attributes:
         epochs: Number of epochs after which candidates are compared.
         candidates: Number of candidates that have trained for at least these epochs.
-        promoted: Number of candidates that went on from here.
-        correlation: Correlation of the scores with the final ones, in [0, 1]; None: fewer than
-            ``MIN_PAIRS`` candidates have scores at this rung and at the next one.
+        promoted: Number of candidates that stopped at this rung and went on.
+        correlation: Estimated correlation of the scores with the final ones, in [0, 1]; 1 for the
+            last rung. None: fewer than ``MIN_PAIRS`` candidates have scores at this rung and at the
+            next one.
         noise: Standard deviation of the final score around its estimate from this rung, in the
             unit of the score; 0 for the last rung. None as for ``correlation``.
     """
@@ -90,16 +96,16 @@ class Ladder:
 
     Args:
         rungs: Numbers of epochs, ascending; the last one is the whole training.
-        trials: Trials so far, whatever their state; those of a warm start, which count as trained
-            in full, have negative numbers.
+        trials: Trials so far, whatever their state; those of a warm start count as trained in
+            full.
         direction: ``maximize`` or ``minimize``.
 
     Attributes:
         rungs: The numbers of epochs.
-        last: Complete trial of each candidate with the most epochs, by id, in the order of first
-            occurrence.
-        estimates: Distributions of the final gains of these candidates, in the same order, divided
-            by a power of two.
+        last: The complete trial with the most epochs of each candidate that has a complete one, by
+            id, in the order of first occurrence.
+        estimates: Distributions of the final gains (scores, negated if the lowest is the best) of
+            these candidates, in the same order, divided by a power of two.
     """
 
     def __init__(
@@ -119,7 +125,7 @@ class Ladder:
         }
         rows = [self._gains(complete[key]) for key in self.last]
         gains = np.array(rows, dtype=np.float64).reshape(-1, len(rungs))
-        # scores may be as large as 1e160, and their squares overflow
+        # scores may be as large as 1e160, whose square overflows
         self._exponent = binary_exponent(np.nan_to_num(gains))
         self.estimates = FinalScores(np.ldexp(gains, -self._exponent))
 
@@ -165,7 +171,8 @@ class Ladder:
     def first_rung(self) -> int:
         """Index of the rung up to which new candidates train.
 
-        It is the first one whose scores tell the final ones, or of which too little is known.
+        It is the first one whose scores have a correlation of at least ``LEAST_CORRELATION`` with
+        the final ones, or whose correlation is not known yet; without such a rung, the last one.
         """
         lines, correlations = self.estimates.lines, self.estimates.correlations
         for r, line in enumerate(lines):
@@ -174,7 +181,7 @@ class Ladder:
         return len(lines)
 
     def finished_scores(self) -> dict[int, float]:
-        """Returns the scores of the highest rung that any candidate has finished, by number."""
+        """Returns the scores at the highest rung that a candidate has finished, by trial number."""
         top = max(map(self._rung, self.last.values()), default=0)
         finished = (t for t in self.last.values() if self._rung(t) == top)
         return {t.number: t.final_score for t in finished if t.final_score is not None}
@@ -265,7 +272,9 @@ def continued(trial: Trial, number: int, batch: int, epochs: int, predicted: flo
 
 
 def expected_promotions(rungs: Sequence[int], batch_size: int, batches: int) -> int:
-    """Returns how many candidates go on in some batches of stage 1, if none fails.
+    """Returns how often candidates go on to a next rung in a number of batches of stage 1.
+
+    No candidate fails, and no rung is left out.
 
     Args:
         rungs: Numbers of epochs; (): no rungs.

@@ -10,7 +10,7 @@ class ZooError(FBNetError):
 
 
 class RecordError(ZooError):
-    """A weight record does not exist or is malformed."""
+    """A weight record, or a file from which the zoo makes one or a table, cannot be used."""
 
 
 class WeightsFileError(ZooError):
@@ -22,4 +22,4 @@ class DownloadError(ZooError):
 
 
 class LoadError(ZooError):
-    """Weights do not fit the model."""
+    """Weights do not fit the model, or their classes are not those of the data."""

@@ -29,7 +29,7 @@ def exported_weights(folder: Path) -> Path:
 
 
 def weights_in(folder: Path) -> Path:
-    """Returns the weights of a run: exported ones, or those of the newest checkpoint.
+    """Returns the weights of a run: exported ones (averaged ones first), or the newest checkpoint.
 
     Args:
         folder: Folder of the run, OUTPUT_DIR.

@@ -11,12 +11,12 @@ from fbnetv3.data.decode import read_image_file, shown_size_of
 from fbnetv3.data.errors import DataError, class_counts, plural
 
 MAX_FAULTS = 10_000
-"""Largest number of faults that are kept: every file may have one."""
+"""Largest number of messages about faulty images and boxes that a set keeps."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels, as a file states it; :meth:`BoxSet.add` leaves out invalid boxes.
+    """A box in pixels, which may reach beyond its image; :meth:`BoxSet.add` omits invalid boxes.
 
     Attributes:
         label: Index of its class.
@@ -62,7 +62,8 @@ class BoxSet:
         root: Folder that the files of the images are relative to.
         classes: Names of the classes.
         images: Images.
-        faults: One line for each fault; the faulty image or box is left out.
+        faults: One line for each image, box or file that was left out, and why; at most
+            ``MAX_FAULTS`` lines.
     """
 
     path: Path
@@ -72,7 +73,7 @@ class BoxSet:
     faults: list[str] = field(default_factory=list)
 
     def fault(self, text: str) -> None:
-        """Adds a text to ``faults`` on one line; without effect after ``MAX_FAULTS`` faults."""
+        """Adds a text to ``faults`` in one line, up to 500 characters; not after ``MAX_FAULTS``."""
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(" ".join(text.split())[:500])
 
@@ -92,8 +93,8 @@ class BoxSet:
             where: File and line of the annotation, for faults.
             file: Path of the image below the root.
             size: (width, height) in the annotation; None: not stated.
-            boxes: Boxes of the image. Boxes without area or outside of the image are left out with
-                a fault.
+            boxes: Boxes of the image. Boxes without area, wholly outside of the image or with
+                edges that are no numbers of pixels are left out with a fault.
         """
         shown = self.size_of(where, file)
         if shown is None:

@@ -1,4 +1,4 @@
-"""Reading boxes in any supported format, which is recognised by the path."""
+"""Reading boxes in any supported format, recognised by the suffix or the files of a folder."""
 
 from __future__ import annotations
 

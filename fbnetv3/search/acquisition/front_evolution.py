@@ -20,7 +20,10 @@ from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.pool import Pool
 
 PointsOf = Callable[[Pool], Floats]
-"""Function from candidates to predicted gains of scores and gains of costs, (n, objectives)."""
+"""Function from candidates to predicted gains of scores and gains of costs, (n, objectives).
+
+A gain is a score or cost, negated if lower is better.
+"""
 _LEAST_GROWTH = 1e-3
 """Smallest growth of the hypervolume that counts as progress, as a share of the hypervolume."""
 
@@ -50,9 +53,11 @@ def evolve_front(
 ) -> EvolvedFront:
     """Evolves candidates until the hypervolume of their front saturates.
 
-    Children are drawn as in :func:`fine.evolve`, where the position of a candidate in the order of
-    NSGA-II takes the place of its score. A generation counts as progress if the hypervolume grows
-    by more than 0.1 %, or by more than the share ``settings.epsilon`` if that is larger.
+    The evolution also ends after ``settings.max_generations``. Children are drawn as in
+    :func:`fine.evolve`, but by a candidate's position in the order of NSGA-II instead of its score.
+    The evolution has saturated after ``settings.patience`` generations in a row without progress. A
+    generation is progress if the hypervolume grows by more than 0.1 %, or by more than the share
+    ``settings.epsilon`` if that is larger.
 
     Args:
         feasible: Space and constraints; children that violate a constraint are discarded.
@@ -83,8 +88,8 @@ def evolve_front(
 def spread_over_front(points: Floats, known: Floats, reference: Floats, count: int) -> Index:
     """Returns the indices of points that extend a front most, chosen one after the other, (count,).
 
-    Each further point adds the largest hypervolume to the known points and those chosen so far.
-    Once no point adds any, the rest follow in the order of NSGA-II.
+    Each chosen point adds the largest hypervolume to the known points and those chosen before it.
+    Once no point adds any, the remaining points follow in the order of NSGA-II.
 
     Args:
         points: (n, objectives) points to choose from.

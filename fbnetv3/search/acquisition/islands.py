@@ -20,7 +20,7 @@ Score = Callable[[Levels, Index], Floats]
 A candidate is scored by the objective of its island.
 """
 _CHILDREN = 2
-"""Number of children of each candidate in a generation."""
+"""Number of children drawn for each candidate in a generation; feasible ones are kept."""
 
 
 class Population(NamedTuple):
@@ -60,8 +60,8 @@ def evolve_islands(
 ) -> Population:
     """Maximises a score on each island.
 
-    A mother and her children live on one island and compete for survival. Fathers come from all
-    islands, so that good traits spread from one island to the next.
+    A mother and her children live on the same island, whose candidates all compete for survival.
+    Fathers come from all islands, so that good traits spread from one island to the next.
 
     Args:
         candidates: Constrained space, whose operators make feasible children.

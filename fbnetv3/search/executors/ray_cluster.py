@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster; ray is imported when a cluster is constructed."""
+"""The connection to a Ray cluster; ray is imported when a :class:`Cluster` is constructed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cluster:
         ray: The imported module ``ray``.
 
     Raises:
-        SearchError: Ray is not installed, or a number is out of range.
+        SearchError: Ray is not installed, or ``cpus`` or ``gpus`` is no number that is allowed.
     """
 
     def __init__(self, address: str, cpus: float, gpus: float | None) -> None:
@@ -151,7 +151,10 @@ def last_characters(error: BaseException) -> str:
 
 
 def _check_port(address: str) -> None:
-    """Raises OSError if nothing listens at the address; ray itself would retry for minutes."""
+    """Raises OSError if nothing listens at an address ``HOST:PORT``.
+
+    Ray itself would retry for minutes. Other addresses, such as ``auto``, are not checked.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()

@@ -125,7 +125,7 @@ class Worker:
         self.receive_ready()
 
     def is_late(self) -> bool:
-        """Returns whether the process has needed too long to become ready."""
+        """Returns whether the process has not become ready within ``START_LIMIT_S``."""
         return not self.is_ready and time.monotonic() - self._creation > START_LIMIT_S
 
     def handle(self, message: tuple[Any, ...]) -> list[Finished]:
@@ -135,7 +135,7 @@ class Worker:
             The finished trial; [] if the message is a report.
 
         Raises:
-            StorageUnavailableError: The trial cannot be evaluated because of a disk fault.
+            StorageUnavailableError: The disk or folder of the trial's files cannot be used.
         """
         trial = self.trial
         assert trial is not None

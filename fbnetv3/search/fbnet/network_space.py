@@ -1,8 +1,9 @@
 """Spaces over the arguments of a network: ``timm/NAME``, ``torchvision/NAME`` or a registered one.
 
-The value of an argument is plain, a variable, or a list of these, whose items become the variables
-``ARGUMENT_1``, ``ARGUMENT_2`` and so on. A candidate's network is a name with arguments, such as
-``timm/resnet18?layers=[1,2,1,1]``, and trains, exports and resumes like any other name.
+The value of an argument is plain, a variable, or a list of these. A variable in a list is named
+after its position: ``ARGUMENT_1``, ``ARGUMENT_2`` and so on. A candidate's network is a name with
+arguments, such as ``timm/resnet18?layers=[1,2,1,1]``, and trains, exports and resumes like any
+other name.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class NetworkSpace(TableSpace):
 
     Raises:
         SearchError: The table has an unknown key, or a value or range that is invalid; the network
-            is unknown or does not take an argument; or none of 32 candidates can be built.
+            is unknown, has no arguments to search or does not take one of them; or none of 32
+            candidates can be built.
     """
 
     KEYS = ("network", "arguments", "resolution")
@@ -244,7 +246,7 @@ class NetworkSpace(TableSpace):
         return NetworkStatistics(self.network_name, self.side, self.costs(num_classes))
 
     def costs(self, num_classes: int) -> NetworkCosts:
-        """Returns the costs of networks with a number of classes, as far as they were counted.
+        """Returns the costs of networks with a number of classes; each is counted when first asked.
 
         Args:
             num_classes: Number of outputs of the classifier.

@@ -26,7 +26,7 @@ class Placement:
         loaders: Data-loader workers of each candidate; None: DATALOADER.NUM_WORKERS.
         devices: Values of CUDA_VISIBLE_DEVICES that the workers get in turn; empty: they see the
             GPUs of this process, if there are any.
-        cores: CPU cores that this process may use.
+        cores: Number of CPU cores that this process may use.
     """
 
     workers: int
@@ -158,7 +158,7 @@ def _count(number: int, name: str) -> str:
 
 
 def _seats(placement: Placement) -> str:
-    """Returns which worker runs on which GPU, such as ``; GPU 0: workers 0 and 2``."""
+    """Returns which worker runs on which GPU, such as ``; GPU 0: workers 0 and 2``, or ""."""
     by_device: dict[str, list[int]] = {}
     for worker in range(placement.workers if placement.devices else 0):
         device = placement.devices[worker % len(placement.devices)]

@@ -84,7 +84,7 @@ def _write(setup: SearchSetup, stem: Path, config: dict[str, Any], facts: Sequen
 def _trained_cost(setup: SearchSetup, config: dict[str, Any]) -> list[str]:
     """Returns a line with the costs of a network with SEARCH.CLASSES classes.
 
-    Returns [] if the search itself counts costs for this number of classes, or has no costs.
+    Returns [] if SEARCH.CLASSES or FINAL_CLASSES is 0, both are equal, or there are no costs.
     """
     classes, final = setup.cfg.SEARCH.CLASSES, setup.cfg.SEARCH.FINAL_CLASSES
     statistics = setup.space.statistics(classes) if classes and final else None

@@ -1,8 +1,9 @@
 """Estimates of the score after the last rung from the score after an earlier rung.
 
-Let s_r be a candidate's gain after rung r (its score, or minus its score if the lowest is the
-best), and m_r and d_r the median and the spread of s_r over the candidates that have reached the
-rung. Between one rung and the next, all candidates share a line with normal errors:
+Rungs are numbers of epochs after which candidates are compared. Let s_r be a candidate's gain after
+rung r (its score, or minus its score if the lowest is the best), and m_r and d_r the median and the
+spread of s_r over the candidates that have reached the rung. Between one rung and the next, all
+candidates share a line with normal errors:
 
     (s_{r+1} - m_r) / d_r = a + b (s_r - m_r) / d_r + error,    error ~ N(0, v)
     a ~ N(0, 10^2),    b ~ N(1, 1),    v ~ scaled inverse chi-square(4, 1/4)
@@ -22,10 +23,10 @@ it does not change their order.
 The chain is the autoregressive model of multi-fidelity Gaussian processes (Kennedy and O'Hagan,
 2000, "Predicting the Output from a Complex Computer Code When Fast Approximations Are Available")
 with errors that are independent of each other. The usual choice is a further Gaussian process of
-the errors, or a product kernel of candidate and epoch; a search has 5 to 30 trainings of full
-length, too few for the lengthscales of either. The predictors are fitted to the estimates, with
-their standard deviations as the errors of the labels; the Gaussian processes among them take these
-errors as correlated between similar candidates (``gp.py``).
+the errors, or a product kernel of candidate and epoch; a search has too few trainings of full
+length to fit the lengthscales of such a process or kernel. The predictors are fitted to the
+estimates, with their standard deviations as the errors of the labels; the Gaussian processes among
+them take these errors as correlated between similar candidates (``gp.py``).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Line:
     """Line from the gain after one rung to the gain after the next.
 
     Attributes:
-        intercept: Expected gain after the next rung if the gain after the first one is 0.
+        intercept: Expected gain after the next rung if the gain after the first of the two is 0.
         slope: Change of the expected gain after the next rung per unit of gain after the first.
         variance: Variance of the gain after the next rung around the line.
         pairs: Number of candidates from which the line was estimated.

@@ -43,8 +43,8 @@ def fit_warped_gp(
 ) -> GaussianProcess:
     """Fits a GP to the labels or to the warped labels, whichever has the higher evidence.
 
-    If there are more than FIT_POINTS labels, the evidence of FIT_POINTS evenly spaced labels is
-    compared.
+    If there are more than FIT_POINTS labels, the evidence of FIT_POINTS of them is compared, whose
+    indices are evenly spaced.
 
     Args:
         X: (n, d) features in [0, 1].

@@ -1,4 +1,4 @@
-"""Charts of the scores by the value of a variable, for each variable."""
+"""Charts of the scores by the value of a variable, for each variable that varies."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Marginal:
 def marginals(
     space: SearchSpace, complete: Sequence[Trial], part: str, score: str
 ) -> list[Marginal]:
-    """Returns the charts of all variables that vary, by descending share.
+    """Returns the charts of all variables of a part that vary, by descending share.
 
     A trial in which a variable is inactive (see ``active_if``) is left out of the variable's chart.
     A variable with fewer than 5 trials has no chart.
@@ -120,7 +120,7 @@ def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> 
     """Returns the p-value of the Kruskal-Wallis test of equal scores in all groups.
 
     For up to 200 scores, it is estimated from random permutations of the scores, since the
-    statistic has a chi-squared distribution only if there are many scores.
+    distribution of the statistic is close to chi-squared only if there are many scores.
     """
     labels, sizes = np.unique(groups, return_counts=True)
     if len(labels) < 2:
