@@ -230,7 +230,10 @@ class EvalTransform(ImageTransform):
 def _on_pillow(
     step: Callable[[Image.Image], Image.Image], image: Pixels | Image.Image
 ) -> Image.Image:
-    """Applies a step to a Pillow image; torchvision's transforms return an array unchanged."""
+    """Applies a step to a Pillow image, to which an array is converted.
+
+    torchvision's transforms would return the array unchanged.
+    """
     return step(image if isinstance(image, Image.Image) else Image.fromarray(image))
 
 

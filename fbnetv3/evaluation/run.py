@@ -34,7 +34,7 @@ class EvaluateOptions:
         bins: Number of bins of the calibration.
         worst: Number of images on the contact sheet; None: 24, or 8 for a detector.
         threshold: Minimum score of the boxes of a detector from which missed and wrong boxes are
-            counted; average precisions use all boxes.
+            counted; average precisions do not depend on it.
         images: Folder of the images of a COCO json; None: the folder ``images`` beside the json or
             one level above, else the folder of the json.
         skip_broken: Whether images that cannot be read are left out.
