@@ -159,9 +159,8 @@ def scale_to_macs(
 
     Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
     width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
-    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2 (if
-    ``gamma`` > 1); finally, phi is varied separately for width and depth, by up to 1, then by up to
-    3.
+    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2,
+    unless ``gamma`` is 1; then phi is varied separately for width and depth, by up to 1, then 3.
 
     Args:
         arch: The architecture to scale.

@@ -172,7 +172,7 @@ class Planner:
     ) -> list[Trial]:
         """Returns the trials of the next batch, of new and of partly trained candidates.
 
-        With rungs, partly trained candidates go on to the number of epochs of a higher rung.
+        With ``rungs`` (numbers of epochs), partly trained ones go on to a higher one.
 
         Args:
             history: Trials so far, some of which may still run.
@@ -184,9 +184,8 @@ class Planner:
                 proposed only if there are no others.
 
         Returns:
-            The trials; in ``fine``, one for each of ``final_seeds`` seeds. There are fewer new
-            candidates than ``count`` if the space is exhausted, and none but the enqueued ones in
-            the stage ``fine`` if no trial has a score.
+            The trials; in ``fine``, ``final_seeds`` for each candidate. If the space is exhausted,
+            there are fewer than ``count`` candidates; in ``fine`` without scores, enqueued ones.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)
@@ -264,10 +263,7 @@ class Planner:
         failures: FailureModel | None,
         count: int,
     ) -> Pool:
-        """Returns untried or partly trained candidates of high predicted scores.
-
-        With budgets, each of them gets a share of ``count``.
-        """
+        """Returns untried or partly trained candidates predicted best, a share for each budget."""
         tried = taken = self._tried(known) - self._promotion.keys(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         if self.objectives.are_several:

@@ -33,7 +33,7 @@ class Reserves:
     def complete(
         self, batch: Pool, part: FeasibleSpace, count: int, tried: set[bytes], score: Score | None
     ) -> Pool:
-        """Adds candidates to a batch until it has ``count``, or no untried ones are left in the part.
+        """Adds candidates to a batch until it has ``count``, or the part has no untried ones left.
 
         Args:
             batch: Candidates chosen so far.

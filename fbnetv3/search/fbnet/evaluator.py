@@ -40,9 +40,9 @@ class TrainEvaluator:
     Each candidate has a folder, and with several seeds one for each seed. It holds a checkpoint
     from which an interrupted training resumes, the scores by epoch or iteration
     (:func:`steps_per_epoch`) in ``scores.json``, and the final score in ``result.json``. With EMA,
-    the averaged weights are scored. After a training that SEARCH.RUNGS stops before its last
-    epochs, the checkpoint is kept: if the candidate is trained on, it resumes from there, and the
-    weights equal those of an uninterrupted training. Other checkpoints are deleted at the end.
+    the averaged weights are scored. After a training that ends at an entry of SEARCH.RUNGS below
+    the last one, the checkpoint is kept: if the candidate is trained on, it resumes from there, and
+    the weights equal those of an uninterrupted training. Other checkpoints are deleted at the end.
 
     Attributes:
         setup: Config and space of the search.
