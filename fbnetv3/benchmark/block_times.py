@@ -128,7 +128,7 @@ def export_blocks(
         runtime: Name of a runtime whose files are written; None writes ONNX files and, where
             ExecuTorch is installed, its programs.
         networks: Number of random networks whose blocks are written.
-        check_networks: Number of further networks that check the predictions.
+        check_networks: Number of other networks, timed as wholes only, to check predictions.
         seed: Random seed of the networks.
         progress: Progress display that the work is added to.
 

@@ -170,7 +170,7 @@ def place_captions(
 
     The candidates are the corners of the box, outside and inside, where the caption is within the
     image and overlaps no earlier caption. The caption gets the candidate that the edges of the
-    fewest boxes pass through; of equal candidates, one outside of its box.
+    fewest boxes pass through; of equal candidates, one outside of its box, if there is one.
 
     Args:
         boxes: Boxes, in the order in which their captions are placed.

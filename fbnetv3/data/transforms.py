@@ -126,7 +126,7 @@ class TrainTransform(ImageTransform):
             ``trivialaugment``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
         randaugment: Operations per image and magnitude of ``randaugment``.
-        registered: Registered transforms to apply last, such as ``blur?radius=2``; see
+        registered: Registered transforms, applied after these, such as ``blur?radius=2``; see
             ``TRANSFORMS`` in registries.py.
 
     Raises:

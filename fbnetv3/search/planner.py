@@ -185,7 +185,7 @@ class Planner:
 
         Returns:
             The trials; in ``fine``, ``final_seeds`` for each candidate. If the space is exhausted,
-            there are fewer than ``count`` candidates; in ``fine`` without scores, enqueued ones.
+            there are fewer than ``count``; in ``fine`` without scores, only the enqueued ones.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)

@@ -105,7 +105,7 @@ def _infeasible(
 
     Args:
         constraint: The constraint.
-        values: (candidates,) its statistic in the probe; NaN for candidates that the space refuses.
+        values: (candidates,) its statistic in the probe; NaN: not in the space (see ``Costs``).
         reach: Range of each constrained statistic, by name.
     """
     measured = reach[constraint.name]
