@@ -5,7 +5,8 @@ Then ``timm.create_model("fbnetv3_a")`` builds one of them, with timm's argument
 and ``drop_path_rate``. Libraries that build their encoders with timm can use the names, too. Names
 that timm has itself (``fbnetv3_b``, ``efficientnet_b0``) stay timm's.
 
-With ``features_only``, the aligned variant is built: its maps have the sizes that decoders expect.
+With ``features_only``, the aligned variant is built, in which every padding is half the kernel
+size: the sides of its maps differ by factors of 2, as decoders expect.
 """
 
 from __future__ import annotations

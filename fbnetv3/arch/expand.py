@@ -1,4 +1,4 @@
-"""Expansion of a table row into layers. Values are ints, or arrays with one entry per candidate."""
+"""Expansion of a table row into layers. A value may be an array with one entry per candidate."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ The latency of a network is the sum over its blocks, which ``fbnetv3-benchmark -
 measures inside running networks. A block of a measured shape has its measured latency. For a shape
 between measured ones, the latency is a linear function of the block's work (multiply-adds and moved
 elements of each of its parts, see ``latency_shapes.work``). The coefficients of this function are
-fitted for each kind of block and are >= 0. Hence no block has a negative latency, and adding a
-block to a network never makes it faster.
+fitted for each kind of block (op, kernel size, stride and options) and are >= 0. Hence no block has
+a negative latency, and adding a block, with the others unchanged, never makes a network faster.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class LatencyTable:
 
         Args:
             rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). ``n``
-                may be 0 if the first layer of the row is the same as the others.
+                may be 0 if the first layer of the row is the same as its repeats.
             resolution: Side of the input in pixels, an int or an array of shape (candidates,).
             width_divisor: Divisor of channel counts, as in :class:`Arch`.
             num_classes: Number of logits.
@@ -235,7 +235,7 @@ class LatencyTable:
 
         Raises:
             ArchError: The file cannot be read or is not a latency table. The message gives the
-                command that measures one.
+                command that measures one, or converts a csv to one.
         """
         file = str(path)
         command = _COMMAND.format(file)

@@ -20,10 +20,10 @@ ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 _MAX_PHI = 16.0  # phi is searched between -_MAX_PHI and _MAX_PHI, to within _PHI_STEP
 _PHI_STEP = 1e-3
-# Largest factor by which a change of the resolution alone may change the MACs.
+# Limit of the ratio of MACs, target to network, from which a changed resolution is estimated.
 _MAX_REFINEMENT = 1.5
 # Largest differences between the phi of width or depth and that of the network. For small images,
-# the MACs jump by a factor of 2 where the side of the last maps grows from 1 to 2 pixels.
+# the MACs jump by a factor of about 2 where the side of the last maps grows from 1 to 2 pixels.
 _SHIFTS = (1.0, 3.0)
 _SIDE_WINDOW = 16  # resolutions up to this many pixels from the estimate are tried
 _MIN_SIDE = 32
@@ -159,8 +159,8 @@ def scale_to_macs(
 
     Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
     width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
-    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2;
-    finally, phi is varied separately for width and depth, by up to 1, then by up to 3.
+    To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2,
+    unless ``gamma`` is 1; then phi is varied separately for width and depth, by up to 1, then 3.
 
     Args:
         arch: The architecture to scale.
@@ -245,7 +245,11 @@ def _largest_phi_below(arch: Arch, macs: float, growth: Growth) -> float:
 
 
 def _candidate_lists(arch: Arch, macs: float, phi: float, growth: Growth) -> Iterator[list[Arch]]:
-    """Yields lists of candidates; each list departs further from the rule of compound scaling."""
+    """Yields lists of candidates.
+
+    The first list is scaled by phi alone. Each later one departs from this rule as far as the list
+    before it, or further.
+    """
     ends = [_compound(arch, value, growth) for value in (phi, phi + _PHI_STEP)]
     yield ends
     if growth.resolution > 1:

@@ -3,7 +3,8 @@
 A block that runs alone pays for what a network pays once: the call of the runtime, and the
 conversion of its input and output to the runtime's layout or number format. Both are estimated from
 networks that were timed as wholes. With ``t`` the time of a block alone, ``e`` the elements of its
-input and output, the sums over the blocks of a network, and all coefficients >= 0::
+input and output, the sums over the blocks of a network, ``frame`` the time that a network takes
+outside of its blocks, and all coefficients >= 0::
 
     ms of a network = scale * sum(t) - call * (number of blocks) - element * sum(e) + frame
 
@@ -127,7 +128,7 @@ def export_blocks(
         runtime: Name of a runtime whose files are written; None writes ONNX files and, where
             ExecuTorch is installed, its programs.
         networks: Number of random networks whose blocks are written.
-        check_networks: Number of further networks that check the predictions.
+        check_networks: Number of other networks, timed as wholes only, to check predictions.
         seed: Random seed of the networks.
         progress: Progress display that the work is added to.
 
@@ -201,7 +202,7 @@ def measure_runtime_table(
     time of this process, which excludes other processes.
 
     Raises:
-        FBNetError: The config or the runtime cannot be used.
+        FBNetError: The config or the runtime cannot be used, or the fit does not converge.
     """
     chosen = get_runtime(runtime)
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -225,7 +226,8 @@ def _time_parts(
 ) -> dict[str, float]:
     """Returns the milliseconds of each part.
 
-    The times of a group are divided by the slowdown of the reference networks in it.
+    Files are timed in groups that fit into memory together, each with the same reference networks.
+    The times of a group are divided by the slowdown of these networks relative to the median group.
     """
     order = np.random.default_rng(0).permutation(len(parts)).tolist()
     paths = {part.name: folder / f"{part.name}{runtime.part_format.suffix}" for part in parts}

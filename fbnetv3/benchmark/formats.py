@@ -44,7 +44,8 @@ class FormatSettings:
     """Settings of a comparison of forms.
 
     Attributes:
-        forms: Names of forms, see ``FORMS``; the first one that runs is the reference.
+        forms: Names of forms, see ``FORMS``; speedups are relative to the first one that
+            can run.
         resolution: Side of the images in pixels; None uses each network's own.
         batch_sizes: Numbers of images of a call.
         rounds: Number of rounds, each of which times every form.
@@ -168,8 +169,9 @@ def compare_formats(
         progress: Progress display that the measurements are added to.
 
     Returns:
-        Times and notes. There is a note on a form if its runtime is not installed, its file cannot
-        be written, or its float32 outputs differ from PyTorch's.
+        Times and notes. There is a note on each form that cannot run, for example because its
+        runtime is not installed, its file cannot be written, or its float32 outputs differ from
+        PyTorch's.
 
     Raises:
         FBNetError: A network or a form is unknown, a network is a detector, or no form can be

@@ -61,7 +61,7 @@ class OwnParts:
         return f"{MODULE_PREFIX}{kind.__module__}.{kind.__qualname__}"
 
     def unread_keys(self, cfg: CfgNode, defaults: CfgNode) -> dict[str, str]:
-        """Returns keys that given parts replace, unless at their defaults, with the reasons."""
+        """Returns the keys not at their defaults that given parts replace, with the reasons."""
         given = self.model is not None
         replaced = dict.fromkeys(_NETWORK_KEYS, "model= is given") if given else {}
         for key, part in (("train_set", self.train_set), ("test_set", self.test_set)):
@@ -77,8 +77,9 @@ class OwnParts:
     def datasets(self, cfg: CfgNode) -> tuple[AnyDataset | None, AnyDataset | None]:
         """Returns the training and test set as data sets of this project; None if not given.
 
-        A set without names of classes gets the names of the other set. If neither has names, the
-        names are the numbers below MODEL.NUM_CLASSES or, if that is 0, up to the largest label.
+        A set without names of classes gets the names of the other set. If no given set has
+        names, the names are the numbers below MODEL.NUM_CLASSES or, if that is 0, up to the largest
+        label.
 
         Raises:
             DataError: A data set is not allowed.

@@ -176,7 +176,7 @@ def _data_rows(train_set: AnyDataset, test_set: AnyDataset) -> list[tuple[str, s
 
 
 def _batch_rule(recipe: Recipe) -> str:
-    """Describes how the learning rate scales with the batch; detectors scale more values."""
+    """Describes how the learning rate of a classifier scales with the batch."""
     k = recipe.step_batch / recipe.reference_batch
     ratio = f"batch {recipe.step_batch} / {recipe.reference_batch} = {k:g}"
     ema = f"EMA decay {recipe.ema_decay:g} per step, whatever the batch" if recipe.ema else "no EMA"

@@ -33,7 +33,7 @@ class ClassificationTask:
         augment: Augmentation of training batches, and their soft targets; None only converts
             labels to targets.
         loss: Registered name of the loss, see ``LOSSES`` in registries.py; ``cross_entropy`` stands
-            for ``default_loss``.
+            for ``default_loss``, which ``MultiLabelTask`` sets to ``binary_cross_entropy``.
         class_weights: Weight of each class in the loss, (num_classes,); None weights all equally.
             The sum over a batch is divided by its number of images, not by the sum of weights.
         distillation: Teacher, and its share of the loss; None: no teacher.

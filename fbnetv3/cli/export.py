@@ -1,4 +1,4 @@
-"""``fbnetv3-export``: writes a network as files of other runtimes, and checks each file."""
+"""``fbnetv3-export``: writes a network as files of other runtimes, and checks those it can run."""
 
 from __future__ import annotations
 

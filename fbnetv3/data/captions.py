@@ -19,7 +19,7 @@ INK = (30, 30, 30)
 FONT_SIZE = 17
 """Height of text on sheets of pictures, in pixels; readable when a sheet is shown at half size."""
 # The colours of the first classes differ in hue and lightness, and are visible on white and on
-# photographs. The hues of further classes are steps of a golden ratio around the colour circle.
+# photographs. The hues of later classes are steps of a golden ratio around the colour circle.
 _COLOURS = ((0, 90, 200), (214, 39, 40), (0, 128, 60), (245, 130, 49), (145, 30, 180))
 _HUE_STEP = 0.618034
 NAMED_BY_COLOUR = len(_COLOURS)
@@ -170,7 +170,7 @@ def place_captions(
 
     The candidates are the corners of the box, outside and inside, where the caption is within the
     image and overlaps no earlier caption. The caption gets the candidate that the edges of the
-    fewest boxes pass through; of equal candidates, one outside of its box.
+    fewest boxes pass through; of equal candidates, one outside of its box, if there is one.
 
     Args:
         boxes: Boxes, in the order in which their captions are placed.

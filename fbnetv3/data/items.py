@@ -18,7 +18,8 @@ def whole_label(label: object, where: str) -> int:
     """Returns a label as an int.
 
     Raises:
-        DataError: The label is neither an int nor a tensor or array with a single whole number.
+        DataError: The label is a bool, or neither an int nor a tensor or array with a single whole
+            number.
     """
     value = label
     if isinstance(label, (torch.Tensor, np.ndarray, np.generic)) and np.prod(label.shape) == 1:

@@ -25,9 +25,9 @@ class Source(ABC):
     """Labelled image files.
 
     Attributes:
-        path: Path of the folder or archive.
+        path: Path of the folder, archive or table; name of a data set of Hugging Face.
         classes: Names of the classes, in the order of their indices.
-        files: Name of each file within the folder or archive, such as ``cat/1.jpg``.
+        files: Name of each file within the folder, archive or table, such as ``cat/1.jpg``.
         targets: Index of each file's class in ``classes``, or a tuple of several indices.
         is_multi_label: Whether the targets are tuples.
     """

@@ -126,7 +126,7 @@ class TrainTransform(ImageTransform):
             ``trivialaugment``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
         randaugment: Operations per image and magnitude of ``randaugment``.
-        registered: Registered transforms to apply last, such as ``blur?radius=2``; see
+        registered: Registered transforms, applied after these, such as ``blur?radius=2``; see
             ``TRANSFORMS`` in registries.py.
 
     Raises:
@@ -230,7 +230,10 @@ class EvalTransform(ImageTransform):
 def _on_pillow(
     step: Callable[[Image.Image], Image.Image], image: Pixels | Image.Image
 ) -> Image.Image:
-    """Applies a step to a Pillow image; torchvision's transforms return an array unchanged."""
+    """Applies a step to a Pillow image, to which an array is converted.
+
+    torchvision's transforms would return the array unchanged.
+    """
     return step(image if isinstance(image, Image.Image) else Image.fromarray(image))
 
 

@@ -95,7 +95,10 @@ def hook_states(hooks: Sequence[HookBase]) -> list[Any]:
 
 
 def load_hook_states(hooks: Sequence[HookBase], states: Sequence[Any]) -> None:
-    """Restores hooks with a method ``load_state_dict``; warns if their number has changed."""
+    """Restores hooks with a method ``load_state_dict``.
+
+    If the number of hooks has changed, a warning says so and none is restored.
+    """
     if len(hooks) != len(states):
         _log.warning(
             "the checkpoint was written with %d hooks of the user, now there are %d: no hook "
@@ -117,11 +120,11 @@ def added_writers(
         cfg: Config of the training.
         additions: Hooks and writers of the caller.
         folder: Folder of the run.
-        start_iter: First iteration that is recorded.
+        start_iter: First iteration that is recorded; above 0 in a resumed training.
         pictures: Whether event files of TensorBoard are written; trials of a search write none.
 
     Raises:
-        FBNetError: A writer cannot start.
+        FBNetError: A writer cannot start, or lacks a method.
         OSError: A writer cannot write its files.
     """
     run = WriterRun(folder, plain_config(cfg), start_iter, additions.search)
@@ -141,7 +144,8 @@ def make_writer(name: str, run: WriterRun) -> Writer | EventWriter:
     """Returns a registered writer of a run.
 
     Raises:
-        FBNetError: The writer cannot start, for example because its server does not answer.
+        FBNetError: The writer cannot start, for example because its server does not answer, or it
+            lacks a method.
         OSError: The writer cannot write its files.
     """
     try:

@@ -35,7 +35,7 @@ class BestScore:
     Attributes:
         score: Best score; None before the first finite one.
         iteration: Number of steps after which ``score`` was first reached.
-        waited: Number of evaluations since then.
+        waited: Number of evaluations with this metric since then; while ``score`` is None, so far.
     """
 
     def __init__(self, metric: str, patience: int = 0) -> None:

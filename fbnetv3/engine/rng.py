@@ -20,7 +20,10 @@ def seed_all(seed: int) -> None:
 
 
 def capture_rng() -> dict[str, Any]:
-    """Returns the states of the global random generators, as tensors and plain values."""
+    """Returns the states of the global random generators, as tensors and plain values.
+
+    Of several GPUs, only the generator of the current CUDA device is included.
+    """
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (libraries draw from it)
     # Reading the states of all GPUs would create a context on each of them.

@@ -20,8 +20,8 @@ class ClassScores:
 
     Attributes:
         counts: Number of images of the class.
-        precision: Share of the predictions of the class that is right.
-        recall: Share of the images of the class that is predicted as it.
+        precision: Share of the predictions of the class that are right.
+        recall: Share of the images of the class that are predicted as it.
         f1: Harmonic mean of precision and recall; 0 if a class with images is never predicted.
     """
 

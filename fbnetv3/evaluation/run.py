@@ -31,10 +31,10 @@ class EvaluateOptions:
     Attributes:
         batch_size: Number of images that are run together; None: 32, or 8 for a detector.
         augmentations: Test-time augmentations of a classifier, see ``views.py``.
-        bins: Number of bins of the calibration.
-        worst: Number of images on the contact sheet; None: 24, or 8 for a detector.
+        bins: Number of bins of confidence in which a classifier's accuracy is compared with it.
+        worst: Number of the worst images to show on a contact sheet; None: 24, or 8 for a detector.
         threshold: Minimum score of the boxes of a detector from which missed and wrong boxes are
-            counted; average precisions use all boxes.
+            counted; average precisions do not depend on it.
         images: Folder of the images of a COCO json; None: the folder ``images`` beside the json or
             one level above, else the folder of the json.
         skip_broken: Whether images that cannot be read are left out.

@@ -1,6 +1,6 @@
 """Multiply-adds, parameters and activations of any network, counted on torch's meta device.
 
-Tensors of the meta device have no values, so that counting takes no memory and little time. The
+Tensors of the meta device have no values, so that counting takes little memory and time. The
 operations are counted with the formulas of ``torch.utils.flop_counter`` as they are dispatched,
 attention included. For FBNets, the counts equal the arithmetic of ``arch/cost.py``.
 

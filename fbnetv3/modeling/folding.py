@@ -31,11 +31,11 @@ def fold_batch_norm(model: nn.Module) -> int:
     """Folds batch norms into the convolutions before them, in place.
 
     A batch norm is folded if nothing else reads the output of its convolution, both modules are
-    called once and have no hooks, and both compute nothing else: subclasses of a convolution and
-    batch norms with an activation are left unchanged. Each module is traced separately with its
-    submodules as leaves, so a module that cannot be traced is left unchanged and does not affect
-    the others. A folded batch norm becomes ``nn.Identity``; all other modules keep their names and
-    methods.
+    called once and have no hooks, and neither computes anything more: subclasses of a convolution,
+    parametrised convolutions and batch norms with an activation are left unchanged. Each module is
+    traced separately with its submodules as leaves, so a module that cannot be traced is left
+    unchanged and does not affect the others. A folded batch norm becomes ``nn.Identity``; all other
+    modules keep their names and methods.
 
     Args:
         model: A model in eval mode.

@@ -155,7 +155,10 @@ class Planner:
         )
 
     def model(self, history: History) -> Model | None:
-        """Returns the predictor fitted on the leading finished batches; see :class:`Models`."""
+        """Returns the predictor fitted on the batches before the first unfinished one.
+
+        None if they have too few scores; see :class:`Models`.
+        """
         return self.models.model(history)
 
     def propose(
@@ -167,7 +170,9 @@ class Planner:
         *,
         avoid_failures: bool = True,
     ) -> list[Trial]:
-        """Returns the trials of the next batch: candidates that go on to a rung, and new ones.
+        """Returns the trials of the next batch, of new and of partly trained candidates.
+
+        With ``rungs`` (numbers of epochs), partly trained ones go on to a higher one.
 
         Args:
             history: Trials so far, some of which may still run.
@@ -179,8 +184,8 @@ class Planner:
                 proposed only if there are no others.
 
         Returns:
-            The trials. There are fewer new candidates than ``count`` if the space is exhausted,
-            and none but the enqueued ones in the stage ``fine`` if no trial has a score.
+            The trials; in ``fine``, ``final_seeds`` for each candidate. If the space is exhausted,
+            there are fewer than ``count``; in ``fine`` without scores, only the enqueued ones.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)
@@ -240,7 +245,10 @@ class Planner:
         return chosen
 
     def _pool_within(self, part: FeasibleSpace, least: int) -> Pool:
-        """Returns the pool's candidates in a part, or a new sample if fewer than ``least``."""
+        """Returns the pool's candidates in a part of the space, such as within a budget.
+
+        If there are fewer than ``least``, a new sample of the part is returned instead.
+        """
         pool = part.select(self._pool)
         if len(pool) >= least:
             return pool
@@ -255,7 +263,7 @@ class Planner:
         failures: FailureModel | None,
         count: int,
     ) -> Pool:
-        """Returns the best untried or partly trained candidates, with a share for each budget."""
+        """Returns untried or partly trained candidates predicted best, a share for each budget."""
         tried = taken = self._tried(known) - self._promotion.keys(known)
         chosen = self._pool.take(np.zeros(0, dtype=np.int64))
         if self.objectives.are_several:
@@ -289,8 +297,8 @@ class Planner:
     ) -> fine.ScoreFunction | None:
         """Returns the function from levels to predicted scores, of which only the order counts.
 
-        Scores of the candidates that ``avoided`` puts last are below all others. None without a
-        model.
+        Candidates that ``avoided`` predicts to fail, or to violate a bound on scores, get lower
+        scores than all other candidates. None without a model.
         """
         if model is None:
             return None
@@ -347,8 +355,8 @@ class Planner:
 
         Args:
             history: Trials so far.
-            constraints: Bounds on the candidates, in addition to those of the search; None: no
-                further bounds.
+            constraints: Bounds on the candidates, in addition to those of the search; None adds
+                none.
             top_k: Number of candidates to return; None: ``evolution.top`` of the settings.
             drop: Statistics whose constraint of the search need not be met.
 
@@ -368,7 +376,7 @@ class Planner:
         return self._feasible.with_statistics(self._levels(trials))
 
     def _whole(self, known: Known, count: int, enqueued: int) -> set[int]:
-        """Returns the indices of the new candidates of a batch that train in full, with rungs.
+        """Returns the indices of the new candidates that train in full at once despite rungs.
 
         They are the first candidates of each budget's share; where expected improvement chose
         candidates, those with the highest one. Enqueued candidates are not among them.

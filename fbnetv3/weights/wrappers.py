@@ -39,13 +39,14 @@ _AVERAGE_COUNT = "n_averaged"  # counter that AveragedModel keeps among its tens
 
 
 def unwrap(saved: object) -> tuple[Tensors, dict[str, Any]] | None:
-    """Returns the tensors of a saved object and the rest of its dict; None if it has no tensors.
+    """Returns the tensors of a saved object and other entries of its dict; None without tensors.
 
-    Averaged weights are preferred to raw weights. If raw weights are saved, too, the averages get
-    the dtypes of the raw weights, and averages without a raw weight of the same name are dropped:
-    they may be of buffers that a state dict leaves out. Prefixes of wrappers are removed from the
-    names. In the rest, the entry ``"weights"`` is the key under which the tensors were found; for a
-    plain state dict, the rest is empty.
+    Averaged weights are preferred to raw weights. If raw weights are saved, too, and there is an
+    average for each, batch-norm statistics aside, the averages get the dtypes of the raw weights.
+    Averages without a raw weight of the same name are dropped then: they may be of non-persistent
+    buffers, which a state dict leaves out. Prefixes of wrappers are removed from the names. The
+    other entries are those whose key is not in ``WRAPPERS``, and ``"weights"``, the key under which
+    the tensors were found; for a plain state dict, there are none.
 
     Args:
         saved: State dict, or a dict that contains one under one of ``WRAPPERS``.
@@ -91,8 +92,8 @@ def without_prefixes(tensors: Tensors) -> Tensors:
 
     Args:
         tensors: Tensors by name. ``module.`` and ``model.`` are removed if all names begin with
-            them, the names of torch's own wrappers everywhere. The counter of an AveragedModel is
-            removed, too.
+            them, the names of torch's own wrappers everywhere unless two names would become the
+            same. The counter of an AveragedModel is removed, too.
     """
     names = {key: _without_wrappers(key) for key in tensors}
     if len(set(names.values())) == len(names):

@@ -31,8 +31,8 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Lists models by name.
 
     Args:
-        pattern: Shell-style pattern, such as ``"fbnetv3*"``. It is matched against ``NAME`` and
-            ``NAME.TAG``.
+        pattern: Shell-style pattern, such as ``"fbnetv3*"``. It is matched against ``NAME`` and,
+            of weights, also against ``NAME.TAG``.
         pretrained: Whether to list weights instead, as ``NAME.TAG``.
     """
     if not pretrained:

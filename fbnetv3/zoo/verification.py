@@ -27,7 +27,8 @@ from fbnetv3.zoo.api import build_model
 from fbnetv3.zoo.preprocess import transform
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-# Accepted deviation in percentage points; image decoders and machines differ a little.
+# Accepted deviation in percentage points, by the source of the stated accuracy; image decoders and
+# machines differ a little.
 TOLERANCE = {"quoted": 0.3, "measured": 0.1}
 _DETECTOR_BATCH = 8  # images
 Record = TypeVar("Record")
@@ -42,7 +43,7 @@ class VerifyRow:
         name: ``NAME.TAG`` of the weights.
         check: ``"cost"``, ``"hash"`` or ``"accuracy"``.
         status: ``"ok"``, ``"failed"`` or ``"skipped"``.
-        detail: The compared values, or the reason why the check was skipped.
+        detail: The compared values, or the reason why the check was skipped or failed.
     """
 
     name: str
@@ -52,11 +53,12 @@ class VerifyRow:
 
 
 def verify(pattern: str = "*", data: str | None = None) -> list[VerifyRow]:
-    """Checks the records of weights: their costs, the hashes of their files, their accuracies.
+    """Checks the records of weights: the hashes of their files, accuracies, classifiers' costs.
 
-    Nothing is downloaded. Checks of files that are not in the cache are skipped, and so are
-    accuracies on data sets that are not installed. A packaged file that is missing, and a data set
-    ``data`` that is not installed, are failures.
+    Nothing is downloaded. Checks of files that are not in the cache are skipped, and so are figures
+    that a record does not state, accuracies on data sets that are not installed, and accuracies of
+    detectors without detectron2. A packaged file that is missing, and a data set ``data`` that is
+    not installed, are failures.
 
     Args:
         pattern: Shell-style pattern of ``NAME.TAG``.

@@ -23,7 +23,8 @@ def read_yolo(path: Path, split: str = "train") -> BoxSet:
     ``CLASS`` and the corners of a polygon, which becomes its bounding box. The numbers are
     fractions of the width and height of the image. The labels of ``images/a.jpg`` are in
     ``labels/a.txt``; if an image is in no folder ``images``, they are beside the image. An image
-    without labels has no boxes.
+    without labels has no boxes. Images and labels that are not allowed or cannot be read are left
+    out, and listed in ``faults`` of the result.
 
     Args:
         path: Yaml with the class names ``names``, and the image folder (or a list of folders) of

@@ -61,11 +61,12 @@ DETECTOR_FORMATS: dict[str, DetectorFormat] = {
 
 
 def check_formats(names: Sequence[str], *, calibrated: bool) -> list[DetectorFormat]:
-    """Returns the formats of detectors, if everything that they need is there.
+    """Returns the formats of detectors, if they can be written.
 
     Args:
         names: Names of formats; repeated ones count once.
-        calibrated: Whether there are images of a training set to measure ranges on.
+        calibrated: Whether there are images of a training set to measure the ranges of
+            activations on.
 
     Raises:
         ExportError: A name is unknown, the format cannot hold a detector, a package is missing, or

@@ -1,4 +1,4 @@
-"""Untried candidates that complete a batch for which the acquisition function found too few."""
+"""Untried candidates that complete a batch for which too few were chosen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Reserves:
     def complete(
         self, batch: Pool, part: FeasibleSpace, count: int, tried: set[bytes], score: Score | None
     ) -> Pool:
-        """Adds candidates to a batch until it has ``count``, or no untried ones are left.
+        """Adds candidates to a batch until it has ``count``, or the part has no untried ones left.
 
         Args:
             batch: Candidates chosen so far.

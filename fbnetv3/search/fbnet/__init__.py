@@ -1,8 +1,9 @@
 """The search over FBNet networks and training recipes (paper, section 3).
 
-``run_search`` runs or resumes a search in a folder, ``evolve_budgets`` finds winners for other
-budgets without training, ``preview_search`` shows the next batch, ``enqueue_candidates`` adds
-candidates to a run, and ``report_run`` writes the report. Names are loaded on first use.
+``run_search`` runs or resumes a search in a folder, ``evolve_budgets`` finds candidates for other
+budgets than the search's by their predicted scores, ``preview_search`` shows the next batch without
+training it, ``enqueue_candidates`` adds candidates to a run, and ``report_run`` writes the report.
+Names are loaded on first use.
 """
 
 from __future__ import annotations

@@ -37,11 +37,12 @@ class TrainEvaluator:
     The score is the top-1 accuracy, the mean average precision (mAP) if images have several labels,
     or a detector's AP.
 
-    Each candidate has a folder. It holds a checkpoint from which an interrupted training resumes,
-    the scores by epoch or iteration (:func:`steps_per_epoch`) in ``scores.json``, and the final
-    score in ``result.json``. With EMA, the averaged weights are scored. After a part of a training
-    (SEARCH.RUNGS), the checkpoint is kept: the next part resumes from it, and the weights equal
-    those of an uninterrupted training.
+    Each candidate has a folder, and with several seeds one for each seed. It holds a checkpoint
+    from which an interrupted training resumes, the scores by epoch or iteration
+    (:func:`steps_per_epoch`) in ``scores.json``, and the final score in ``result.json``. With EMA,
+    the averaged weights are scored. After a training that ends at an entry of SEARCH.RUNGS below
+    the last one, the checkpoint is kept: if the candidate is trained on, it resumes from there, and
+    the weights equal those of an uninterrupted training. Other checkpoints are deleted at the end.
 
     Attributes:
         setup: Config and space of the search.
@@ -75,10 +76,12 @@ class TrainEvaluator:
         """Trains and scores a trial, or returns the score of a training that has finished.
 
         Args:
-            trial: Candidate to train; each epoch's score is reported to it.
+            trial: Candidate to train; the score of each evaluation is reported to it.
 
         Raises:
+            FBNetError: The candidate cannot be trained, or a loss is not finite.
             StorageUnavailableError: The URI of the candidates' folders cannot be read.
+            KeyboardInterrupt: A signal has stopped the training.
         """
         if not is_uri(self.folder):
             return self._score(trial, Path(self.folder) / trial.name, _keep_nothing)
@@ -86,7 +89,10 @@ class TrainEvaluator:
             return self._score(trial, folder, copy.try_push)
 
     def _score(self, trial: Trial, folder: Path, keep: Callable[[], None]) -> float:
-        """Trains in a folder; calls ``keep`` whenever the files of the folder should be copied."""
+        """Trains in a folder, unless it holds the trial's final score, which is returned then.
+
+        ``keep`` is called whenever the files of the folder should be copied.
+        """
         finished, reports = _read_progress(folder, trial)
         for epoch, score in reports.items():
             trial.report(epoch, score)
@@ -164,9 +170,9 @@ def _keep_nothing() -> None:
 def _read_progress(folder: Path, trial: Trial) -> tuple[float | None, dict[int, float]]:
     """Returns the final score of a training, and its scores so far by epoch or iteration.
 
-    The final score is None if the training has not finished, or if its number of epochs differs
-    from the trial's. With rungs, if a longer part of the training has finished, the final score is
-    the one after the trial's epochs.
+    The final score is None if the training has not finished the trial's epochs. If it has finished
+    more (SEARCH.RUNGS), the final score is the one recorded after the trial's epochs, and later
+    scores are left out.
     """
     result, scores = _read_json(folder / "result.json"), _read_json(folder / "scores.json")
     if scores is None:

@@ -30,9 +30,10 @@ class Reach:
     """The range of a constrained statistic.
 
     Attributes:
-        low: Smallest value that a short evolution reached; without an evolution, for statistics
-            that take long, the smallest value in the probe.
-        high: Largest value that a short evolution reached, or in the probe.
+        low: Smallest value that a short evolution reached. For statistics that take long, there is
+            no evolution: smallest value among the probed candidates and the two at the ends of the
+            space (all variables at their first or last values).
+        high: Largest value, found in the same way.
         acceptance: Share of the probed candidates that meet the constraint, in [0, 1].
     """
 
@@ -54,8 +55,8 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
     Raises:
         SearchError: A constraint is on an unknown statistic.
         InfeasibleError: Too few candidates meet the constraints. The message states the
-            constraint, the range of its statistic, and the nearest bound that enough
-            candidates meet, if one was found.
+            constraint, or those that cannot be met together, and where enough candidates are left
+            the range of a statistic and the nearest bound that enough of them meet.
     """
     constraints = feasible.constraints
     feasible.costs.check(constraints)
@@ -104,7 +105,7 @@ def _infeasible(
 
     Args:
         constraint: The constraint.
-        values: (candidates,) its statistic in the probe; NaN for candidates that the space refuses.
+        values: (candidates,) its statistic in the probe; NaN: not in the space (see ``Costs``).
         reach: Range of each constrained statistic, by name.
     """
     measured = reach[constraint.name]

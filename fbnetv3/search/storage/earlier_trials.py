@@ -30,7 +30,7 @@ _UNUSED_STATES = {
     "RUNNING": "without a result",
     "WAITING": "without a result",
 }
-"""Why a trial without a score is not taken, by Optuna's state."""
+"""Why a trial in one of these states of Optuna is not taken."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def trials_of_storage(source: StoredStudy, direction: str) -> list[EarlierTrial]
     Raises:
         SearchError: The storage cannot be read, does not have the study, or has several and none is
             named; or the study has another direction or several objectives.
+        MissingPackageError: Optuna or SQLAlchemy is not installed.
     """
     for package in ("optuna", "sqlalchemy"):
         require(package, "search")

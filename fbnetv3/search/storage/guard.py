@@ -46,7 +46,7 @@ _TABLES = frozenset(
         *("alembic_version", "sqlite_sequence", "sqlite_stat1"),
     )
 )
-"""Tables of Optuna, of its migrations, and of SQLite's own statistics."""
+"""Tables of Optuna, of its migrations, and of SQLite itself."""
 _LITERAL = r"(?:'\w*'|-?\d+|NULL)"
 _PLAIN_PART = re.compile(
     rf"CHECK *\( *\w+ *(?:= *{_LITERAL}|IN *\( *{_LITERAL}(?: *, *{_LITERAL})* *\)) *\)"

@@ -50,8 +50,9 @@ class OptunaStore:
         study: Name of the study; a storage may hold several.
         name: Name of the storage in messages; None: its URL.
         direction: ``maximize`` or ``minimize``.
-        full_epochs: Number of epochs of a full training in a search with rungs; complete trials
-            with fewer are stored as pruned trials. None: every trial trains in full.
+        full_epochs: Number of epochs of a full training in a search with rungs, which stops most
+            trainings after fewer epochs; complete trials with fewer are stored as pruned trials.
+            None: every trial trains in full.
 
     Raises:
         SearchError: The storage cannot be opened, or a search cannot use its study.
@@ -177,14 +178,15 @@ class OptunaStore:
         now = json.loads(json.dumps({_SETTINGS: settings, _IDENTITY: identity}))
         before = self.description()
         if before is None:
-            self._unsaved = now  # acquire() stores them: only the lock allows writing.
+            self._unsaved = now  # acquire() stores them: only the holder of the lock writes.
         else:
             refuse_other_settings(before, (now[_SETTINGS], now[_IDENTITY]))
 
     def description(self) -> tuple[Any, Any] | None:
         """Returns the settings and the identity of the search; None if it has not started.
 
-        The identity is {} for a search of an earlier version, which stored none.
+        The identity has the values on which scores depend. It is {} for a search of an earlier
+        version of this project, which stored none.
         """
         attributes = self._user_attrs()
         if attributes.get(_SETTINGS) is None:
@@ -209,9 +211,9 @@ class OptunaStore:
 def _open_study(url: str, study: str, direction: str) -> optuna.Study:
     """Returns a study of a storage, which is created if the storage lacks it.
 
-    If two processes create the tables of a new database, or the study, at the same time, one of the
-    two attempts fails half-way and is repeated. :meth:`OptunaStore.acquire` then decides which
-    process coordinates the study.
+    If two processes create the tables of a new database, or the study in it, at the same time, one
+    of the two attempts fails half-way and is repeated. :meth:`OptunaStore.acquire` then decides
+    which process coordinates the study.
     """
     import optuna
 
