@@ -131,7 +131,7 @@ def _infeasible(
 def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64], need: int) -> str:
     """Returns the closest bound that enough candidates meet, such as ``upper=1.2e6``.
 
-    The opposite bound of the constraint stays as it is.
+    The opposite bound of the constraint stays as it is, unless both have to be looser.
 
     Args:
         constraint: Constraint that too few of the candidates meet.
@@ -147,7 +147,14 @@ def _nearest_bound(constraint: Constraint, values: npt.NDArray[np.float64], need
         options.append((above[need - 1] - high, f"upper={_rounded(above[need - 1], up=True)}"))
     if constraint.lower is not None and len(below) >= need:
         options.append((low - below[-need], f"lower={_rounded(below[-need], up=False)}"))
-    return min(options)[1]
+    if options:
+        return min(options)[1]
+    distances = np.maximum(low - ordered, ordered - high)
+    nearest = ordered[np.argsort(distances, kind="stable")[:need]]
+    return (
+        f"lower={_rounded(min(low, nearest.min()), up=False)}, "
+        f"upper={_rounded(max(high, nearest.max()), up=True)}"
+    )
 
 
 def _enough(probe: Sized) -> int:

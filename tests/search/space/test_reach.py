@@ -11,7 +11,7 @@ import pytest
 from fbnetv3.search import Constraint, InfeasibleError, IntRange, SearchSpace
 from fbnetv3.search.space.constraints import Costs
 from fbnetv3.search.space.feasible import FeasibleSpace
-from fbnetv3.search.space.reach import measure_reach
+from fbnetv3.search.space.reach import _nearest_bound, measure_reach
 
 SPACE = SearchSpace([IntRange(name, 0, 999, part="architecture") for name in "ab"])
 
@@ -59,3 +59,9 @@ def test_few_candidates_that_exist() -> None:
     feasible = FeasibleSpace(Costs(SPACE, Statistics()), (Constraint("a", upper=5),))
     with pytest.raises(InfeasibleError, match=r"refuses all but 0 of \d+ drawn candidates"):
         measure_reach(feasible, 0)
+
+
+def test_bounds_between_two_values_are_both_moved() -> None:
+    values = np.array([9.0, 1.0, 30.0])
+    advice = _nearest_bound(Constraint("a", lower=4, upper=5), values, 2)
+    assert advice == "lower=1, upper=9"
