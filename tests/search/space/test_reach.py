@@ -62,6 +62,6 @@ def test_few_candidates_that_exist() -> None:
 
 
 def test_bounds_between_two_values_are_both_moved() -> None:
-    values = np.array([9.0, 1.0, 30.0])
+    values = np.array([9.0, 1.0])
     advice = _nearest_bound(Constraint("a", lower=4, upper=5), values, 2)
     assert advice == "lower=1, upper=9"
