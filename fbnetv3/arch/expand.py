@@ -54,11 +54,12 @@ def clean_row(row: Mapping[str, Any], *, may_be_none: Iterable[str] = ()) -> dic
 
 
 def split_by_op(row: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yields, for each op of the candidates, the mask of the candidates with this op and their row.
+    """Yields, for each op of the candidates, the mask of the candidates with it, and its row.
 
     Args:
         row: Flat mapping from key to value. If ``op`` is an array of names, of shape (candidates,),
-            the row of an op has only the keys that this op accepts.
+            the row of an op has only the keys that this op accepts. Its arrays still have an entry
+            for every candidate.
 
     Yields:
         The mask, or True if ``op`` is a single name, and a row with a single op.
@@ -105,7 +106,8 @@ def _check_together(op: OpSpec, row: Mapping[str, Any]) -> None:
         problem = "allowed only in a row with stride > 1"
         raise ArchError(problem, key="dw_padding", value=row["dw_padding"], allowed="none at s = 1")
     kernels = [row[key] for key in ("k_start", "k_mid") if key in row]
-    # Arrays are not checked here: their zeros may belong to candidates that have another op.
+    # Arrays of kernels are not checked: they have the kernels of candidates with other ops, too,
+    # which may be 0.
     if kernels and strided and all(type(k) is int and k == 0 for k in kernels):
         problem = "a stride needs a depthwise convolution, but k_start and k_mid are 0"
         raise ArchError(problem, key="s", value=row["s"], allowed="1")

@@ -131,11 +131,16 @@ def head_shape(c_in: Ints, size: Ints, num_classes: Ints) -> Shape:
 
 
 def work(shape: Shape) -> Floats:
-    """Returns the work of a block: multiply-adds, moved elements and weights, in millions.
+    """Returns features of a block, in millions, from which its latency is fitted for each kind.
+
+    They are the multiply-adds, moved elements and weights of an inverted bottleneck. For other ops
+    they are proxies: factors that are constant in a kind, such as k * k, go into the fitted
+    coefficients, and what follows the pool of a head is counted at the size before the pool.
 
     Returns:
         An array of shape (features,) or (candidates, features), all >= 0. The first two features
-        stand for the overhead of calls: of the block (1), and of its expansion (1; 0 without one).
+        are constants for the overhead of calls: 1 for the block, and 1 for its expansion, or 0 if
+        it has none.
     """
     numbers = (*shape.numbers, shape.out)
     c_in, mid, c_out, squeezed, size, out = (np.asarray(n, dtype=np.float64) for n in numbers)

@@ -12,7 +12,7 @@ from fbnetv3.arch.errors import ArchError
 
 
 class _UniqueKeys(plain_yaml.PlainLoader):
-    """A yaml loader that raises an error for a key given twice, instead of using its last value."""
+    """A yaml loader that refuses a key written twice, instead of using its last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

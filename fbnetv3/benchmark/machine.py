@@ -9,7 +9,10 @@ import torch
 
 
 def describe_machine() -> dict[str, str]:
-    """Returns the name of the processor (``cpu``) and the versions of ``python`` and ``torch``."""
+    """Returns the name of the processor (``cpu``) and the versions of ``python`` and ``torch``.
+
+    The name is empty if the system does not tell it.
+    """
     return {
         "cpu": _processor(),
         "python": platform.python_version(),

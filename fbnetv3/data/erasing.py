@@ -9,7 +9,7 @@ from torch import Tensor
 
 _AREA = (0.02, 0.33)  # fractions of the image
 _ASPECT = (0.3, 3.3)  # height / width
-_ATTEMPTS = 10  # rectangles that are drawn for an image until one fits
+_ATTEMPTS = 10  # rectangles drawn for each image; the first that fits is used
 
 
 def erasing_boxes(

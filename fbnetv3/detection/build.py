@@ -25,7 +25,7 @@ def build_detector(
         The detector in training mode, and the config with the number of classes filled in.
 
     Raises:
-        ConfigError: The meta-architecture or the backbone is unknown, a NUM_CLASSES that was
+        ConfigError: The name of a part or of a feature map is unknown, a NUM_CLASSES that was
             set (of MODEL, RETINANET or ROI_HEADS) is not the number of classes, or other keys do
             not fit.
     """
@@ -36,8 +36,9 @@ def build_detector(
         model = build_model(full)
     except KeyError as error:
         raise ConfigError(
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} or MODEL.BACKBONE.NAME "
-            f"{cfg.MODEL.BACKBONE.NAME!r} is unknown: {error}"
+            f"detectron2 does not know a name in MODEL: {error}; compare META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE!r}, BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r}, "
+            "ANCHOR_GENERATOR.NAME and the keys IN_FEATURES with a config in model_zoo/detection"
         ) from error
     except (FBNetError, MemoryError):
         raise

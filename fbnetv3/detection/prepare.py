@@ -42,7 +42,7 @@ def prepare_detector(
         cfg: Config of a detector.
         context: Process, device and console to run on.
         training: Whether to prepare a training. An evaluation does not open the training set, and
-            accepts only weights of the data's classes (see ``ignore_class_names``).
+            accepts only weights of the data's classes, compared by name if the weights have names.
         weights: Address or file of the weights to load; "" loads none.
         ignore_class_names: Whether weights are accepted if only the names of their classes differ.
 

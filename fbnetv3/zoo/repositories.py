@@ -8,9 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fbnetv3 import imagenet
 from fbnetv3.arch import Arch
 from fbnetv3.arch.library_names import DEFAULT_RESOLUTION
+from fbnetv3.config.files import load_yaml
 from fbnetv3.data.transforms import default_resize
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.io import atomic_write, read_file
@@ -145,12 +148,25 @@ def _metrics(folder: Path, is_average: bool) -> dict[str, Metric]:
 
 def _dataset(folder: Path) -> str | None:
     first = test_set(folder)
-    # only the name: a path would show the author's folders in a public card
-    return Path(first).name if first else None
+    return without_folders(first) if first else None
+
+
+def without_folders(value: Any) -> Any:
+    """Returns plain values with the last part in place of each absolute path.
+
+    The folders of an author do not belong into a public card.
+    """
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
+    return Path(value).name if is_path else value
 
 
 def _training(folder: Path) -> str:
     if not (folder / _CONFIG).is_file():
         return ""
-    text = read_file(folder / _CONFIG, "config").decode().strip()
+    values = without_folders(load_yaml(folder / _CONFIG))
+    text = yaml.safe_dump(values, sort_keys=False).strip()
     return f"`fbnetv3-train --config-file {_CONFIG}`, where {_CONFIG} is:\n\n```yaml\n{text}\n```"

@@ -56,6 +56,20 @@ def test_a_repository(run: Path, tmp_path: Path) -> None:
     assert "TRAIN: cifar10_train" in card
 
 
+def test_a_card_shows_no_folders_of_its_author(run: Path, tmp_path: Path) -> None:
+    config = {
+        "DATASETS": {"TRAIN": ["/home/me/flowers"], "TEST": ["/home/me/flowers_test"]},
+        "OUTPUT_DIR": "/home/me/runs/flowers",
+        "MODEL": {"WEIGHTS": "zoo://fbnetv3_a0", "TEACHER": "~/teacher"},
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    card = (write_repository(run, tmp_path / "hub") / "README.md").read_text()
+    assert "/home" not in card
+    assert "~/" not in card
+    assert "OUTPUT_DIR: flowers\n" in card
+    assert "WEIGHTS: zoo://fbnetv3_a0" in card
+
+
 def test_the_raw_weights_have_their_own_scores(tmp_path: Path) -> None:
     run = _run(tmp_path / "raw", "fbnetv3_nano_a.cifar10.safetensors", "model.safetensors")
     card = (write_repository(run, tmp_path / "hub") / "README.md").read_text()

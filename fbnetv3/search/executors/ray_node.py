@@ -79,8 +79,9 @@ class NodeContext:
 class WorkerActor:
     """Ray actor that owns a worker process on its node and forwards the worker's messages.
 
-    The evaluation runs in a separate process for two reasons: checkpoint signals reach only a
-    process's main thread, and the actor must survive a crash to report it.
+    The evaluation runs in a separate process for two reasons. The signal that makes a training save
+    a checkpoint is handled in a process's main thread only, and Ray calls actors in other threads;
+    and the actor must survive a crash to report it.
 
     Args:
         payload: Evaluation function, pickled by cloudpickle.
@@ -106,8 +107,8 @@ class WorkerActor:
         """Gives a trial to the worker process, which is started if none is alive.
 
         Returns:
-            ``('started',)`` once the process has the trial; ``('not_ready', message)`` if the
-            evaluation function cannot be restored; ``('not_started', cause)`` if no process starts.
+            ``('started',)`` once the trial was sent; ``('not_ready', message)`` if the evaluation
+            function cannot be restored; ``('not_started', cause)`` if no process starts.
         """
         if self._worker is None or not self._worker.process.is_alive():
             os.environ.update(self._environment())
