@@ -212,7 +212,7 @@ def _net(num_classes: int, drop_rate: float = 0.0) -> torch.nn.Module:
     [
         ("drop_rate=0.1", {}, "drop_rate: 0.1: network my/net: this argument cannot be set in"),
         ("width=2", {}, "width: 2: network my/net has no such argument; allowed: none"),
-        ("", {"drop_path_rate": 0.1}, "network my/net has no such rate; allowed: 0, or a function"),
+        ("", {"drop_path_rate": 0.1}, "network my/net has no such rate; allowed: 0, unless the"),
     ],
 )
 def test_arguments_of_a_registered_network(

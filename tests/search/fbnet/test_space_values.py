@@ -65,7 +65,7 @@ def test_a_recipe_is_read_by_the_types_of_its_fields(line: str, parameter: Param
         ("optimizer: {range: [0, 1]}", "recipe optimizer: a range is for numbers"),
         ("steps: {range: [0, 1]}", "this is a list of numbers; write"),
         ("optimizer: {choices: [sgd, 3]}", "recipe optimizer=3"),
-        ("lr: {choices: [0.1, 0.2], tie: 3}", "tie 3"),
+        ("lr: {choices: [0.1, 0.2], tie: 3}", "tie=3"),
     ],
 )
 def test_other_types_are_refused_on_one_line(line: str, text: str) -> None:
