@@ -40,10 +40,6 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of these epochs after which the regret is reported."""
 
 
-class _OutOfEpochs(Exception):
-    """The epochs of a search are used up."""
-
-
 def _ours(problem: CurveProblem, seed: int, batch: int, **options: Any) -> Iterator[Step]:
     """Yields the steps of JointNAS; without rungs, candidates may stop early."""
     base = problem.problem
