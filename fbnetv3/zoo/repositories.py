@@ -148,10 +148,10 @@ def _metrics(folder: Path, is_average: bool) -> dict[str, Metric]:
 
 def _dataset(folder: Path) -> str | None:
     first = test_set(folder)
-    return without_folders(first) if first else None
+    return str(without_folders(first)) if first else None
 
 
-def without_folders(value: Any) -> Any:
+def without_folders(value: object) -> object:
     """Returns plain values with the last part in place of each absolute path.
 
     The folders of an author do not belong into a public card.
@@ -160,8 +160,9 @@ def without_folders(value: Any) -> Any:
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_folders(item) for item in value]
-    is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
-    return Path(value).name if is_path else value
+    if isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute()):
+        return Path(value).name
+    return value
 
 
 def _training(folder: Path) -> str:
