@@ -259,9 +259,10 @@ def _registrations() -> list[int]:
 
 
 def record_user_code(folder: Path) -> None:
-    """Writes ``imports.json``: the label and sha256 of each imported module and file.
+    """Writes ``imports.json``: the sha256 of each imported module and file, by its label.
 
-    If no code is imported, the file is removed.
+    Files of one name in several folders share a label, which then has several hashes. If no code is
+    imported, the file is removed.
 
     Raises:
         WriteError: The file cannot be written.
@@ -270,7 +271,7 @@ def record_user_code(folder: Path) -> None:
     if not code:
         path.unlink(missing_ok=True)
         return
-    values = {module.label: module.sha256 for module in code.modules}
+    values = _hashes_by_label(code)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
@@ -288,14 +289,27 @@ def user_code_changes(folder: Path) -> str:
         return ""
     try:
         before = json.loads(read_text(path, "record"))
-        items = {str(label): str(digest) for label, digest in before.items()}
+        items = {str(label): _as_hashes(value) for label, value in before.items()}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserCodeError(f"{path} is damaged ({first_line(error)}); remove it") from error
-    now = {module.label: module.sha256 for module in UserCode().modules}
+    now = _hashes_by_label(UserCode())
     parts = []
-    for label, digest in items.items():
-        if label not in now:
+    for label, digests in items.items():
+        if len(now.get(label, ())) < len(digests):
             parts.append(f"{label} is not imported now: add --import {label}")
-        elif now[label] != digest:
-            parts.append(f"{label} has changed (sha256 {digest[:12]} before, {now[label][:12]})")
+        elif not {*digests} <= {*now[label]}:
+            shown = [", ".join(digest[:12] for digest in d) for d in (digests, now[label])]
+            parts.append(f"{label} has changed (sha256 {shown[0]} before, {shown[1]})")
     return "; ".join(parts)
+
+
+def _hashes_by_label(code: UserCode) -> dict[str, list[str]]:
+    hashes: dict[str, list[str]] = {}
+    for module in code.modules:
+        hashes.setdefault(module.label, []).append(module.sha256)
+    return hashes
+
+
+def _as_hashes(value: object) -> list[str]:
+    """Returns the hashes of a label in a record; earlier versions wrote a single text."""
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]

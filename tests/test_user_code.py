@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,18 @@ def test_a_run_folder_records_the_code_and_names_its_changes(file, tmp_path):
     assert user_code_changes(tmp_path) == ""
     import_user_code([file(LOSS.format(name="test/record", value=2))])
     assert user_code_changes(tmp_path).startswith("mine.py has changed (sha256 ")
+    (tmp_path / "other").mkdir()
+    other = file(LOSS.format(name="test/other", value=1), "other/mine.py")
+    import_user_code([other])
+    record_user_code(tmp_path)
+    file(LOSS.format(name="test/other", value=3), "other/mine.py")
+    assert user_code_changes(tmp_path) == ""
+    import_user_code([other])
+    assert re.match(
+        r"mine.py has changed \(sha256 \w{12}, \w{12} before", user_code_changes(tmp_path)
+    )
+    (tmp_path / "imports.json").write_text('{"mine.py": ["00", "00", "00"]}')
+    assert user_code_changes(tmp_path) == "mine.py is not imported now: add --import mine.py"
     (tmp_path / "imports.json").write_text('{"gone.py": "00"}')
     assert user_code_changes(tmp_path) == "gone.py is not imported now: add --import gone.py"
     (tmp_path / "imports.json").write_text("[1]")

@@ -65,6 +65,20 @@ examples:
 """
 
 
+# options that have an effect, by what is measured
+_NETWORKS = {"models", "more_models", "resolution", "batch_sizes", "rounds", "threads", "json"}
+_SPACE = {"config_file", "runtime", "networks", "check", "seed"}
+_OPTIONS = {
+    "the comparison of networks": _NETWORKS | {"measures", "train_batch", "compile"},
+    "--measures data": _NETWORKS | {"measures", "train_batch", "compile", "data", "image_size"},
+    "--formats": _NETWORKS | {"formats"},
+    "--latency-table": _SPACE | {"latency_table", "rounds", "threads"},
+    "--latency-table FILE.csv": {"latency_table", "runtime"},
+    "--export-blocks": _SPACE | {"export_blocks"},
+}
+_ALWAYS = {"imports"}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BenchmarkError(f"{message}; see {self.prog} --help")
@@ -114,7 +128,29 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_table_options(parser)
     arguments = parser.parse_args(argv)
     _check_table_options(parser, arguments)
+    _check_effects(parser, arguments)
     return arguments
+
+
+def _check_effects(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses options that differ from their default but have no effect."""
+    what = _what_is_measured(arguments)
+    for name, value in vars(arguments).items():
+        if value != parser.get_default(name) and name not in _OPTIONS[what] | _ALWAYS:
+            option = "MODEL" if name == "more_models" else f"--{name.replace('_', '-')}"
+            parser.error(f"{option} has no effect with {what}; leave it out")
+
+
+def _what_is_measured(arguments: argparse.Namespace) -> str:
+    """Returns a key of ``_OPTIONS``."""
+    table = arguments.latency_table
+    if arguments.export_blocks is not None:
+        return "--export-blocks"
+    if table is not None:
+        return "--latency-table FILE.csv" if table.suffix == ".csv" else "--latency-table"
+    if arguments.formats is not None:
+        return "--formats"
+    return "--measures data" if "data" in arguments.measures else "the comparison of networks"
 
 
 def _check_table_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -172,7 +208,8 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         help="time these forms of the networks instead: eager, deploy, compiled, "
         f"{_FILE_RUNTIMES}, timm (default: all but litert)",
     )
-    add("more_models", nargs="*", metavar="MODEL", help="the same as --models")
+    models = "the same as --models"
+    add("more_models", nargs="*", default=[], metavar="MODEL", help=models)
     add("--json", type=Path, metavar="FILE", help="write the results of all rounds to this file")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,14 +31,11 @@ class _Loader(PlainLoader):
 _Loader.add_constructor("tag:yaml.org,2002:python/object/apply:eval", _Loader.construct_arithmetic)
 
 
-def load_yaml(
-    path: Path, seen: tuple[Path, ...] = (), own: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def load_yaml(path: Path, own: dict[str, Any] | None = None) -> dict[str, Any]:
     """Reads a config file and merges it over its ``_BASE_`` files (one name or a list of names).
 
     Args:
         path: The file.
-        seen: Files that include this one through ``_BASE_``, to detect cycles.
         own: Mapping that is filled with the file's own values, without those of its bases; None if
             they are not needed.
 
@@ -46,7 +44,25 @@ def load_yaml(
             other than 2 or a ``_BASE_`` that is not allowed, or is its own ``_BASE_``, directly or
             by way of other files.
     """
-    if path.resolve() in seen:
+    return _load(path, (), {}, own)
+
+
+def _load(
+    path: Path,
+    above: tuple[Path, ...],
+    bases: dict[Path, dict[str, Any]],
+    own: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Reads a config file; see :func:`load_yaml`.
+
+    Args:
+        path: The file.
+        above: Files that include this one through ``_BASE_``, to detect cycles.
+        bases: Merged values of the files that have been read, to which those of this file's bases
+            are added. A base that many files name is thus read once, not once for each way to it.
+        own: Mapping that is filled with the file's own values.
+    """
+    if path.resolve() in above:
         raise ConfigError(f"{path} is its own _BASE_, directly or by way of other files")
     try:
         values = parse_yaml(read_text(path, "config"), _Loader)
@@ -58,7 +74,10 @@ def load_yaml(
         raise ConfigError(f"{path} has no KEY: VALUE pairs")
     merged: dict[str, Any] = {}
     for base in _base_names(values.pop("_BASE_", []), path):
-        _merge_dict(merged, load_yaml(path.parent / base, (*seen, path.resolve())))
+        file = path.parent / base
+        if file not in bases:
+            bases[file] = _load(file, (*above, path.resolve()), bases)
+        _merge_dict(merged, copy.deepcopy(bases[file]))
     _make_arch_path_absolute(values, path.parent)
     if own is not None:
         own.update(values)

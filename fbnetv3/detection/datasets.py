@@ -166,6 +166,20 @@ def open_datasets(cfg: CfgNode) -> tuple[CocoDataset, CocoDataset]:
     return images_to_train_on(train_set, cfg), test_set
 
 
+def records_with_boxes(train_set: CocoDataset) -> list[dict[str, Any]]:
+    """Returns the images of a training set that have a box; a crowd does not count as one.
+
+    Raises:
+        DataError: No image has a box.
+    """
+    records = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
+    if not records:
+        raise DataError(
+            f"DATASETS.TRAIN {train_set.name}: no image has a box to train on (crowds do not count)"
+        )
+    return records
+
+
 def images_to_train_on(train_set: CocoDataset, cfg: CfgNode) -> CocoDataset:
     """Returns the part of a training set that a config trains on.
 
@@ -177,11 +191,7 @@ def images_to_train_on(train_set: CocoDataset, cfg: CfgNode) -> CocoDataset:
         ConfigError: DATA.TRAIN_LIMIT is out of range.
         DataError: No image has a box.
     """
-    with_boxes = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
-    if not with_boxes:
-        raise DataError(
-            f"DATASETS.TRAIN {train_set.name}: no image has a box to train on (crowds do not count)"
-        )
+    with_boxes = records_with_boxes(train_set)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         train_set = train_set.replace_records(with_boxes)
     limit = cfg.DATA.TRAIN_LIMIT

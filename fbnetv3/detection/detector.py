@@ -311,10 +311,10 @@ def detector_from_file(path: str | os.PathLike[str], *, pretrained: bool = True)
         raise WeightsFileError(
             f"{path} does not hold a detector; use a checkpoint, or a file that training exported"
         )
-    cfg = get_cfg()
-    cfg.merge_from_other_cfg(config_from_metadata(metadata, path))
-    classes = [str(name) for name in metadata["classes"]]
     with data_errors(WeightsFileError, f"the config in the metadata of {path}"):
+        cfg = get_cfg()
+        cfg.merge_from_other_cfg(config_from_metadata(metadata, path))
+        classes = [str(name) for name in metadata["classes"]]
         model, full = build_detector(cfg, classes, torch.device("cpu"))
     if pretrained:
         try:

@@ -112,8 +112,12 @@ def as_objectives(value: object) -> tuple[str, ...]:
     """
     if value is None:
         return ONE_SCORE
-    texts = tuple(text.strip() for text in as_items("objectives", value, str, f"names: {_EXAMPLE}"))
-    names = [name_of(text) for text in texts]
+    items = [text.strip() for text in as_items("objectives", value, str, f"names: {_EXAMPLE}")]
+    names = [name_of(text) for text in items]
+    texts = tuple(
+        f"-{name}" if text.startswith("-") else name
+        for text, name in zip(items, names, strict=True)
+    )
     if not names or not all(names):
         raise SearchError(f"objectives={short(list(texts))} lacks a name; allowed: {_EXAMPLE}")
     for name in names:

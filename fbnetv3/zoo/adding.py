@@ -22,15 +22,19 @@ from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.weights.safetensors_header import sorted_header
 
 
-def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
+def make_entry(
+    path: str | os.PathLike[str], *, name: str, tag: str, **fields: Any
+) -> dict[str, Any]:
     """Makes the entry of ``own.yaml`` for an exported file.
 
     Args:
         path: The ``.safetensors`` file that a training exported. Its metadata contain the names of
             the classes and the preprocessing.
-        fields: Fields of the record that the file does not contain: ``name`` and ``tag``, which are
-            required, and ``variant``, ``width``, ``depth``, ``dataset``, ``metrics`` and ``note``.
-            A field whose value is None is left out.
+        name: Name of the network.
+        tag: Tag of the weights.
+        fields: Further fields of the record that the file does not contain: ``variant``, ``width``,
+            ``depth``, ``dataset``, ``metrics`` and ``note``. A field whose value is None is left
+            out.
 
     Returns:
         The entry, as yaml would hold it.
@@ -53,10 +57,11 @@ def make_entry(path: str | os.PathLike[str], **fields: Any) -> dict[str, Any]:
         raise RecordError(
             f"{path} contains no names of classes; add the .safetensors file that training exports"
         )
-    entry = {key: value for key, value in fields.items() if value is not None}
+    entry: dict[str, Any] = {"name": name, "tag": tag}
+    entry |= {key: value for key, value in fields.items() if value is not None}
     entry |= preprocessing_of(metadata)
     entry |= {"num_classes": len(classes), "classes": list(map(str, classes))}
-    entry["path"] = f"{entry['name']}.{entry['tag']}.safetensors"
+    entry["path"] = f"{name}.{tag}.safetensors"
     entry |= {"sha256": sha256_of(path), "size": Path(path).stat().st_size}
     _check_arch(_record(entry), arch_of(metadata, None, path), path)
     return entry
@@ -98,7 +103,8 @@ def add_weights(path: str | os.PathLike[str], *, half: bool = False, **fields: A
     Args:
         path: The ``.safetensors`` file that a training exported.
         half: Whether to store tensors of two or more axes in 16 bits; see :func:`half_precision`.
-        fields: Fields of the record that the file does not contain; see :func:`make_entry`.
+        fields: Fields of the record that the file does not contain, ``name`` and ``tag`` among
+            them; see :func:`make_entry`.
 
     Returns:
         A list with the entry, as yaml text for the list ``weights`` in ``own.yaml``.

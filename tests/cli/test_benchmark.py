@@ -67,6 +67,17 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--models", "torchvision/resnet19", *SMALL[2:]], "resnet19"),
         (["--json", "/proc/no/such"], "cannot write /proc/no/such"),  # before it measures
         (["--json", "/tmp"], "cannot write /tmp: Is a directory"),
+        (["--data", "digits_test"], "--data has no effect with the comparison of networks; leave"),
+        (["--image-size", "9x9", "--measures", "loop"], "--image-size has no effect with the comp"),
+        (
+            ["--networks", "9", "--measures", "data"],
+            "--networks has no effect with --measures data",
+        ),
+        (
+            ["--formats", "eager", "--compile"],
+            "--compile has no effect with --formats; leave it out",
+        ),
+        (["--formats", "eager", "--measures", "ema"], "--measures has no effect with --formats"),
     ],
 )
 def test_refusals_are_one_line(

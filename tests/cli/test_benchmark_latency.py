@@ -102,6 +102,9 @@ def test_blocks_for_another_device(
     assert "is not an empty folder" in capsys.readouterr().err
 
 
+TABLE = ["--latency-table", "x", "--config-file", "model_zoo/search/digits.yaml"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -114,6 +117,13 @@ def test_blocks_for_another_device(
             "did you mean onnxruntime",
         ),
         (["--latency-table", "x.json"], "must be given together"),
+        ([*TABLE, "--json", "y"], "--json has no effect with --latency-table; leave it out"),
+        ([*TABLE, "fbnetv3_a0"], "MODEL has no effect with --latency-table; leave it out"),
+        (
+            [*TABLE[2:], "--export-blocks", "x", "--rounds", "3"],
+            "--rounds has no effect with --exp",
+        ),
+        (["--latency-table", "x.csv", "--runtime", "chip", "--seed", "3"], "--seed has no effect"),
         (["--config-file", "model_zoo/search/digits.yaml"], "must be given together"),
         (
             ["--latency-table", "x", "--config-file", "search/autotrain.yaml"],

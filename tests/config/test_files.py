@@ -44,6 +44,16 @@ def test_a_base_may_be_reached_twice(tmp_path: Path) -> None:
     assert cfg.SEED == 1
 
 
+def test_each_base_is_read_once(tmp_path: Path) -> None:
+    """Each of 40 files names the one before twice, so 2**40 ways lead to the first one."""
+    write(tmp_path, "SEED: 1\nSOLVER: {BASE_LR: 1.0}", "0.yaml")
+    for i in range(1, 41):
+        write(tmp_path, f"_BASE_: [{i - 1}.yaml, {i - 1}.yaml]", f"{i}.yaml")
+    cfg = get_cfg()
+    cfg.merge_from_file(write(tmp_path, "_BASE_: [40.yaml, 0.yaml]\nSOLVER: {BASE_LR: 2.0}"))
+    assert (cfg.SEED, cfg.SOLVER.BASE_LR) == (1, 2.0)
+
+
 @pytest.mark.parametrize("names", ["x.yaml", "y.yaml"])
 def test_circular_bases(tmp_path: Path, names: str) -> None:
     write(tmp_path, "_BASE_: x.yaml", "y.yaml")

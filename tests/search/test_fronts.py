@@ -218,6 +218,8 @@ def test_wrong_scores_fail_a_candidate(returned: Any, reason: str) -> None:
         ({"objectives": ["score", "-"]}, r"lacks a name; allowed"),
         ({"objectives": ["score", "-macs", "macs"]}, "has 'macs' twice; keep one"),
         ({"objectives": ["-score", "-macs"]}, "'-score' is not allowed; write 'score', and direct"),
+        ({"objectives": ["- score", "-macs"]}, "'-score' is not allowed"),
+        ({"objectives": ["score", "- macs", "-macs"]}, "has 'macs' twice; keep one"),
         ({"objectives": ["-macs"]}, "are statistics alone, which need no search; add 'score'"),
         ({"objectives": ["score", "-mac"]}, "no statistic 'mac'; .* macs, params.*macs"),
         ({"objectives": ["-loss", "-macs"]}, r"loss \(minimize\), contradicts direction='maximize"),

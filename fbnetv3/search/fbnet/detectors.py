@@ -18,6 +18,7 @@ from fbnetv3.detection.datasets import (
     DETECTION_DATASETS,
     build_detection_dataset,
     images_to_train_on,
+    records_with_boxes,
 )
 from fbnetv3.detection.evaluation import count_scored_boxes, evaluate_boxes
 from fbnetv3.detection.images import check_images
@@ -160,7 +161,7 @@ def chance_ap(cfg: CfgNode, train: str, test: str) -> float:
     five such detectors plus three standard deviations.
 
     Raises:
-        DataError: A data set cannot be opened.
+        DataError: A data set cannot be opened, or no training image has a box.
     """
     names = register_detector_split(cfg, train, test)
     train_set, scored = (build_detection_dataset(name, cfg) for name in names)
@@ -177,7 +178,7 @@ def _blind_boxes(
     train_set: CocoDataset, scored: CocoDataset, generator: np.random.Generator
 ) -> list[dict[str, Any]]:
     """Returns the boxes of random training images as detections, 100 in each scored image."""
-    sources = [r for r in train_set.records if count_scored_boxes(r["annotations"])]
+    sources = records_with_boxes(train_set)
     results = []
     for record in scored.records:
         boxes: list[tuple[list[float], int]] = []

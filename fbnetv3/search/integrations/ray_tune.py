@@ -25,6 +25,7 @@ _FIXED = {
     "direction": "mode= sets it",
     "executor": "Ray Tune evaluates the trials",
     "ahead": "a saved state does not have the order of the results",
+    "rungs": "a trainable is not told the epoch at which to stop; use a scheduler of Ray Tune",
 }
 """Arguments of :class:`JointNAS` that are not allowed, and why."""
 
@@ -42,7 +43,8 @@ class JointNASSearcher(Searcher):
         metric: Name of the metric; None: that of the tuner.
         mode: ``max`` or ``min``; None: that of the tuner.
         **arguments: Further arguments of :class:`~fbnetv3.search.JointNAS`, except ``executor``,
-            ``direction`` and ``ahead``.
+            ``direction``, ``ahead`` and ``rungs``. The epoch of the early stop is not passed on to
+            Ray Tune, which trains to the end or to where a scheduler stops a trial.
 
     Raises:
         SearchError: An argument is not allowed.

@@ -10,7 +10,12 @@ import pytest
 pytest.importorskip("detectron2")
 
 from fbnetv3.arch.latency import LatencyTable
-from fbnetv3.detection.datasets import build_detection_dataset, open_datasets
+from fbnetv3.data.errors import DataError
+from fbnetv3.detection.datasets import (
+    build_detection_dataset,
+    open_datasets,
+    records_with_boxes,
+)
 from fbnetv3.resources import find_config
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup
@@ -60,6 +65,14 @@ def test_chance_is_far_below_what_a_detector_learns() -> None:
     chance = chance_score(setup.cfg)
     assert 0 < chance < 2
     assert chance_score(setup.cfg) == chance
+
+
+def test_chance_is_unknown_where_no_training_image_has_a_box() -> None:
+    setup = _setup("DATA.CHECK_IMAGES", False)
+    scenes = build_detection_dataset("digits_scenes_train", setup.cfg)
+    bare = scenes.replace_records([{**record, "annotations": []} for record in scenes.records])
+    with pytest.raises(DataError, match="digits_scenes_train: no image has a box to train on"):
+        records_with_boxes(bare)
 
 
 def test_a_limit_of_the_training_set_keeps_the_shares_of_the_classes() -> None:

@@ -130,6 +130,7 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
         ({"executor": None}, "executor= is not allowed, since Ray Tune evaluates the trials"),
         ({"direction": "minimize"}, "direction= is not allowed, since mode= sets it"),
         ({"ahead": 2}, "ahead= is not allowed"),
+        ({"rungs": [1, 3]}, "rungs= is not allowed, since a trainable is not told the epoch"),
         ({"mode": "up"}, "mode='up' is unknown; allowed: max, min"),
     ],
 )
