@@ -135,7 +135,8 @@ def work(shape: Shape) -> Floats:
 
     They are the multiply-adds, moved elements and weights of an inverted bottleneck. For other ops
     they are proxies: factors that are constant in a kind, such as k * k, go into the fitted
-    coefficients, and what follows the pool of a head is counted at the size before the pool.
+    coefficients, and what follows a global pool (in ``head`` and in pooling ops) is counted at the
+    size before the pool.
 
     Returns:
         An array of shape (features,) or (candidates, features), all >= 0. The first two features

@@ -42,8 +42,8 @@ def parse_family(text: str, *, file: str) -> list[Arch]:
     whose op accepts the key), ``width_divisor`` and ``archs`` (a mapping from name to table).
 
     Raises:
-        ArchError: The file is not valid. The message names those of architecture, row, key, value
-            and allowed values that the problem concerns.
+        ArchError: The file is not valid. The message names the architecture, the row, the key, its
+            value and the allowed values, as far as the problem concerns them.
     """
     family = parse_yaml(text, file=file)
     allowed = ", ".join(_FAMILY_KEYS)

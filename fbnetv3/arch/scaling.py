@@ -20,7 +20,8 @@ ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
 _MAX_PHI = 16.0  # phi is searched between -_MAX_PHI and _MAX_PHI, to within _PHI_STEP
 _PHI_STEP = 1e-3
-# Limit of the ratio of MACs, target to network, from which a changed resolution is estimated.
+# Limit of the ratio of the target MACs to a network's, and of its inverse, in the estimate of the
+# resolution at which the network has the target MACs.
 _MAX_REFINEMENT = 1.5
 # Largest differences between the phi of width or depth and that of the network. For small images,
 # the MACs jump by a factor of about 2 where the side of the last maps grows from 1 to 2 pixels.
@@ -112,14 +113,14 @@ def scale(
 ) -> Arch:
     """Returns the architecture with scaled width, depth and resolution.
 
-    The rules are those by which the paper scales FBNetV3-E to F: the repeats of a row are rounded
-    (halves up), its channels are rounded to the divisor, and expansions, kernel sizes and the
-    width of a pooling row stay the same.
+    The rules are those by which the paper scales FBNetV3-E to F: the number of layers ``n`` of a
+    row is rounded (halves up), its channels are rounded to the divisor, and expansions, kernel
+    sizes and the width of a pooling row stay the same.
 
     Args:
         arch: The architecture to scale.
         width: Factor > 0 for the output channels of every row, except pooling rows.
-        depth: Factor > 0 for the repeats of every row, except the first and the last.
+        depth: Factor > 0 for ``n`` of every row, except the first and the last row.
         resolution: Side of the input in pixels; None keeps that of ``arch``.
 
     Raises:
@@ -158,7 +159,7 @@ def scale_to_macs(
     """Returns the architecture with depth, width and resolution scaled to a MACs target.
 
     Compound scaling (EfficientNet): one number phi sets the factors of depth (``alpha ** phi``),
-    width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and repeats change in steps.
+    width (``beta ** phi``) and resolution (``gamma ** phi``). Channels and layers change in steps.
     To get within the tolerance, the resolution is refined in multiples of 8 pixels, then of 2,
     unless ``gamma`` is 1; then phi is varied separately for width and depth, by up to 1, then 3.
 

@@ -1,9 +1,9 @@
 """Blocks of a search space as files of a runtime, with a csv for their latencies.
 
-A folder of :func:`write_blocks` has, in each format, a file for each distinct block of random
-networks of the space, for each of these networks, and for other networks, whose measured latencies
-check those predicted from the blocks. ``blocks.json`` describes these blocks and networks (the
-parts); ``blocks.csv`` has a row ``name,ms`` for each.
+A folder of :func:`write_blocks` has these parts: each distinct block of some random networks of the
+space, each of these networks as a whole, and further networks as a whole, whose measured latencies
+are compared with the latencies predicted from the blocks. Each part is a file in each format.
+``blocks.json`` describes the parts; ``blocks.csv`` has a row ``name,ms`` for each part.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def read_manifest(path: Path) -> tuple[list[Part], dict[str, Arch], dict[str, An
 
 def _part(row: Mapping[str, Any]) -> Part:
     if not 0 < int(row["elements"]) < _MAX_ELEMENTS:
-        raise ValueError(f"elements {row['elements']} of a file")
+        raise ValueError(f"elements must be > 0 and < {_MAX_ELEMENTS:g}, not {row['elements']}")
     return Part(
         str(row["name"]),
         tuple(int(n) for n in row["input"]),

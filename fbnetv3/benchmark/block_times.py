@@ -2,14 +2,16 @@
 
 A block that runs alone pays for what a network pays once: the call of the runtime, and the
 conversion of its input and output to the runtime's layout or number format. Both are estimated from
-networks that were timed as wholes. With ``t`` the time of a block alone, ``e`` the elements of its
-input and output, the sums over the blocks of a network, ``frame`` the time that a network takes
-outside of its blocks, and all coefficients >= 0::
+networks that were timed as wholes. ``t`` is the time of a block alone in ms, ``e`` the number of
+elements of its input and output together, in millions, and the sums run over the blocks of a
+network::
 
     ms of a network = scale * sum(t) - call * (number of blocks) - element * sum(e) + frame
 
-The coefficients minimise the squared relative error over the networks whose blocks were timed.
-Further networks, timed as wholes, check the predictions.
+``scale``, ``call`` (ms per call), ``element`` (ms per million elements) and ``frame`` (ms that a
+network takes outside of its blocks) are >= 0. These coefficients minimise the squared relative
+error over the networks whose blocks were timed. Further networks, timed as wholes, check the
+predictions.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class DetectorDesign:
 
     @property
     def shapes(self) -> list[Shape]:
-        """Shapes of the frame (all that is between the layers) and of each layer, in order."""
+        """Shapes of the frame (the latency outside of the layers) and of each layer, in order."""
         return detector_shapes(self.arch, self.size[0], self.widths, self.parts)
 
 
@@ -71,7 +71,7 @@ def distinct_designs(
 
 
 def with_all_depths(space: FBNetSpace, configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns each candidate with each depth of the head; unchanged if the depth is fixed.
+    """Returns each candidate once per depth of the head; if the depth is fixed, ``configs`` itself.
 
     A latency table predicts nothing for a depth of the head that was not measured.
     """
