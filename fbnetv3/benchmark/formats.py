@@ -115,7 +115,9 @@ class _Form:
 
 
 def check_forms(names: Sequence[str]) -> list[str]:
-    """Returns the names of forms without repetition; names of formats stand for their runtimes.
+    """Returns the names of forms without repetition.
+
+    The name of a file format, such as ``onnx``, is replaced by its runtime's, ``onnxruntime``.
 
     Raises:
         BenchmarkError: A name is unknown.
@@ -302,7 +304,9 @@ class _Forms:
         if format.load is None:
             raise BenchmarkError("its runtime does not exist on this system")
         run = format.load(path)
-        if not format.quantized:  # with random weights, classes score too alike to compare
+        # 8-bit files are not compared: random weights give all classes almost the same score, so
+        # that rounding changes the predicted class.
+        if not format.quantized:
             compare(run, network, example.numpy())
 
         def step(shape: Shape) -> Step:

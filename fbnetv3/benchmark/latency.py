@@ -67,7 +67,8 @@ def sample_archs(space: FBNetSpace, count: int, num_classes: int, seed: int) -> 
 
     Args:
         space: Space of architectures.
-        count: Number of architectures; fewer if 20 * ``count`` random candidates have fewer.
+        count: Number of architectures; fewer are returned if 20 * ``count`` random candidates do
+            not have that many.
         num_classes: Number of classes of the networks.
         seed: Random seed.
     """
@@ -95,8 +96,9 @@ def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
 def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
     """Returns the deepest architectures at the ends of all ranges of a space.
 
-    With them, every size of every block of the space lies between measured sizes. Each row has its
-    largest number of layers, so that its repeated layers are measured too.
+    With them, every size of every block of the space lies between measured sizes. Each row of
+    the space's table has its largest number of layers, so that its repeated layers are measured
+    too.
 
     Args:
         space: Space of architectures.
@@ -109,9 +111,10 @@ def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
 def corner_configs(space: FBNetSpace) -> list[dict[str, Any]]:
     """Returns the deepest candidates at the ends of all ranges of a space, with all choices.
 
-    For each combination of unordered choices, such as ops, of which all stages have the same, there
-    are two candidates: one at each end of the ordered variables. Numbers of layers are at their
-    largest in all candidates.
+    All stages have the same choice of an unordered variable, such as the op. For each combination
+    of these choices, there are two candidates: one with all ordered variables at their lowest
+    level, and one with all at their highest. Numbers of layers, and ordered variables that others
+    depend on, are at their largest in both.
     """
     parents = {condition.name for p in space.space.parameters for condition in p.active_if}
     parents |= space.depth_names

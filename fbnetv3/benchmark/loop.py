@@ -1,4 +1,4 @@
-"""The overhead of the Trainer with hooks for times, learning rate, EMA and logs over a bare loop.
+"""The overhead of the Trainer, with hooks for times, learning rate, EMA and logs, over a bare loop.
 
 Needs detectron2.
 """

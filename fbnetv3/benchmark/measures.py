@@ -40,7 +40,7 @@ def alternate(
 
     Args:
         steps: Steps by name, already warmed up.
-        rounds: Number of rounds. Each round times every step; the order is reversed after it.
+        rounds: Number of rounds. Each round times every step; every second one in reverse order.
         after_round: Function that is called after each round.
         clock: Function that returns seconds; None uses the wall clock.
 

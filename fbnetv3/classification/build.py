@@ -31,7 +31,7 @@ from fbnetv3.modeling import build_model
 from fbnetv3.recipe import Recipe
 
 CHECK_SECONDS = 10.0
-"""Seconds for which images of a data set are decoded at most before a training or a search."""
+"""Limit in seconds on the decoding of a data set's images before a training or a search."""
 
 
 def preprocessing_from_config(cfg: CfgNode, arch: Arch | str) -> dict[str, Any]:
@@ -98,7 +98,10 @@ def datasets_from_config(
     check_same_classes(train, test)
     if cfg.DATA.TRAIN_LIMIT:
         if isinstance(train, ImageStream):
-            raise ConfigError("DATA.TRAIN_LIMIT needs random access; give the stream that length")
+            raise ConfigError(
+                f"DATA.TRAIN_LIMIT {cfg.DATA.TRAIN_LIMIT} needs random access, which a stream does "
+                "not support; set it to 0, and give ImageStream that number as its length"
+            )
         with key_in_errors("DATA.TRAIN_LIMIT"):
             train = train.subset(cfg.DATA.TRAIN_LIMIT, seed=cfg.SEED)
     return train, test
@@ -115,7 +118,7 @@ def evaluation_set_from_config(cfg: CfgNode) -> ImageDataset:
 
 
 def check_images(cfg: CfgNode, dataset: AnyDataset) -> list[tuple[str, str]]:
-    """Decodes the images of a data set, within :data:`CHECK_SECONDS`.
+    """Decodes the images of a data set, for at most :data:`CHECK_SECONDS`.
 
     A training calls it for DATASETS.TEST, since a broken image there would end the training at its
     first evaluation. A search calls it for DATASETS.TRAIN and TEST, before its first candidate.
@@ -199,7 +202,8 @@ def _refuse_order(recipe: Recipe) -> None:
     if recipe.balanced_sampling or recipe.repeated_augment > 1:
         raise ConfigError(
             "DATALOADER.BALANCED_SAMPLING and INPUT.REPEATED_AUGMENT choose images by number, "
-            "which a stream does not support; allowed for streams: 0 and 1"
+            "which a stream does not support; allowed for streams: BALANCED_SAMPLING 0 and "
+            "REPEATED_AUGMENT 1"
         )
 
 

@@ -60,7 +60,7 @@ def training_parts(
     side: int,
     ignore_class_names: bool = False,
 ) -> dict[str, Any]:
-    """Returns the arguments of a task that only a training needs.
+    """Returns those arguments of the task's constructor that only a training needs.
 
     Args:
         cfg: Config of a classifier.
@@ -99,7 +99,7 @@ def has_several_labels(dataset: AnyDataset) -> bool:
 
 
 def _counts(recipe: Recipe, train_set: AnyDataset) -> list[int]:
-    """Returns the number of images of each class, or 1 for each class if the recipe needs none."""
+    """Returns the number of images per class, or 1 for each class if the recipe needs no counts."""
     if not recipe.class_balance:
         return [1] * len(train_set.classes)
     if not isinstance(train_set, ImageDataset):

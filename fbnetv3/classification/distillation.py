@@ -80,10 +80,10 @@ class Distillation:
 def distillation_loss(
     logits: Tensor, teacher: Tensor, temperature: float, several: bool = False
 ) -> Tensor:
-    """Returns ``T^2 KL(p_T || q_T)``, the mean over images, of softened predictions.
+    """Returns ``T^2 KL(p_T || q_T)`` of softened predictions, averaged over images.
 
     p_T and q_T are the softmax of the teacher's and the student's logits divided by T. If images
-    may have several labels, p_T and q_T are sigmoids, and the mean is also over classes.
+    may have several labels, p_T and q_T are sigmoids, and the average is also over classes.
 
     Args:
         logits: Logits of the student, (N, classes).

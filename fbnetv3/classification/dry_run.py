@@ -32,8 +32,8 @@ def check_network(
 
     Args:
         model: The network; it is not changed.
-        arch: Architecture of the network, or the name of one without an architecture (of
-            torchvision, timm or ``register_network``).
+        arch: Architecture of the network, or its name if it has no ``Arch``: a network of
+            torchvision, timm or ``register_network``, or one that a caller gave.
         num_classes: Expected number of logits.
         side: Side of the images in pixels.
         batch: Number of images over which batch norms compute their statistics.

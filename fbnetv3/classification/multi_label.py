@@ -60,7 +60,7 @@ class MultiLabelTask(ClassificationTask):
 def mean_average_precision(
     truth: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]
 ) -> float:
-    """Returns the mean of scikit-learn's average precision over the classes of at least one image.
+    """Returns scikit-learn's average precision, averaged over the classes that occur in ``truth``.
 
     Args:
         truth: (images, classes) 1 for each class of an image, else 0.

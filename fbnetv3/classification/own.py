@@ -61,7 +61,10 @@ class OwnParts:
         return f"{MODULE_PREFIX}{kind.__module__}.{kind.__qualname__}"
 
     def unread_keys(self, cfg: CfgNode, defaults: CfgNode) -> dict[str, str]:
-        """Returns the keys not at their defaults that given parts replace, with the reasons."""
+        """Returns the keys that the caller's parts replace, each with the reason.
+
+        Keys at their defaults are left out.
+        """
         given = self.model is not None
         replaced = dict.fromkeys(_NETWORK_KEYS, "model= is given") if given else {}
         for key, part in (("train_set", self.train_set), ("test_set", self.test_set)):

@@ -92,7 +92,7 @@ class ClassificationTask:
         return torch.as_tensor(self._loss(logits, targets, self._class_weights))
 
     def _on_device(self, batch: Batch) -> list[Tensor]:
-        """Returns the network's input (N, 3, H, W) and the labels (N,) on the device."""
+        """Returns the network's input (N, 3, H, W) and the batch's labels, both on the device."""
         images, labels = self._copy(batch)
         return [images if self._normalize is None else self._normalize(images), labels]
 

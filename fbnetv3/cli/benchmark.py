@@ -187,8 +187,8 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=(*MEASURES, *ON_REQUEST),
         default=list(MEASURES),
-        help="measures to run; loop is the training loop with its hooks, data the batches of a "
-        "training (default: all but loop and data)",
+        help="measures to run (default: all but loop and data); loop: the training loop with its "
+        "hooks; data: the preparation of training batches",
     )
     resolution = "side of the images in pixels (default: that of each network's architecture)"
     add("--resolution", type=_number, metavar="PX", help=resolution)
@@ -227,7 +227,10 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     )
     folder = "write the blocks as files for another device, with a blocks.csv to fill (name,ms)"
     add("--export-blocks", type=Path, metavar="DIR", help=folder)
-    networks = "random networks whose blocks are measured (default: 100; as files of a runtime: 24)"
+    networks = (
+        "random networks whose blocks are measured (default: 100 in torch; 24 in another --runtime "
+        "and with --export-blocks)"
+    )
     add("--networks", type=_number, metavar="N", help=networks)
     check = "random networks to validate the table on, at least 2 (default: 30)"
     add("--check", type=_number_from_2, default=30, metavar="N", help=check)

@@ -89,8 +89,8 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
     data = "data set: a name or a path as in DATASETS.TEST; for a detector also a COCO json"
     add("--data", required=True, metavar="DATASET", help=data)
     images = (
-        "folder of the images of a COCO json (default: the folder images beside the json or one "
-        "level above, else the folder of the json)"
+        "folder of the images of a COCO json (default: a folder named images beside the json or "
+        "one level above, else the folder that contains the json)"
     )
     add("--images", type=Path, metavar="DIR", help=images)
     output = "folder of the files (default: output/evaluation)"

@@ -131,7 +131,10 @@ def _output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> tuple[list[ImageFile], CocoIds | None]:
-    """Checks the command line as far as this is possible without torch; returns the images.
+    """Checks the command line as far as this is possible without torch.
+
+    Returns:
+        The images, and the ids in the COCO json of ``--annotations`` (None without this option).
 
     Raises:
         FBNetError: A file is missing or an option does not fit.
@@ -235,12 +238,12 @@ def _with_progress(
     Args:
         predictions: Predictions.
         total: Number of predictions.
-        prints: Whether predictions are printed; if standard output is a terminal, too, there is no
-            bar.
+        prints: Whether predictions are printed to standard output; if that is a terminal, there is
+            no bar.
     """
     console = Console(stderr=True)
     shown = console.is_terminal and total > 1 and not (prints and sys.stdout.isatty())
-    # rich would send what is printed to the console of the bar, which is standard error
+    # By default, rich redirects printed lines to the bar's console, which is standard error.
     bar = Progress(console=console, transient=True, disable=not shown, redirect_stdout=False)
     with bar as progress:
         yield from progress.track(predictions, total=total, description="predicting")

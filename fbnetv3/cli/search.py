@@ -1,4 +1,4 @@
-"""``fbnetv3-search``: searches an architecture and its training recipe together."""
+"""``fbnetv3-search``: searches for an architecture and its training recipe together."""
 
 from __future__ import annotations
 

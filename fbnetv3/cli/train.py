@@ -120,9 +120,10 @@ def _read_config(
         config_file: Path or packaged name of the file.
         opts: Keys and values that override those of the file.
         output_dir: OUTPUT_DIR, if the parent process has checked it; None: OUTPUT_DIR is read from
-            ``opts``, or from the file if ``check_output_dir`` allows the value there.
-        in_run: Whether OUTPUT_DIR becomes the folder of the file if a run is in that folder. A run
-            is then found even if its folder was moved or the current folder is another one.
+            ``opts`` or else from the file, whose value has to pass ``check_output_dir``.
+        in_run: Whether OUTPUT_DIR, if not in ``opts``, becomes the config file's folder if that
+            contains a run. The run is then found even if its folder was moved or the current folder
+            is another one.
     """
     from fbnetv3.config import ConfigError, get_cfg
     from fbnetv3.config.files import check_output_dir, load_yaml
@@ -189,7 +190,7 @@ def _checked_classification(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], 
     from fbnetv3.detection.formats.check import check_images
 
     for dataset in datasets_from_config(cfg):
-        if not isinstance(dataset, ImageDataset):  # a stream, which is read once
+        if not isinstance(dataset, ImageDataset):  # a stream, whose images are not checked
             yield dataset.summary(), (), contact_sheet([])
             continue
         checked = check_images(dataset)

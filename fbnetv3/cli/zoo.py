@@ -38,7 +38,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_arguments(add("add", help="add exported weights to the package"))
     _scale_arguments(add("scale", help="write the config of a scaled network"))
     _plot_arguments(add("plot", help="draw accuracy against multiply-adds, and latency if known"))
-    _runs_arguments(add("runs", help="table of the networks of trainings"))
+    _runs_arguments(add("runs", help="print the costs and scores of finished trainings"))
     _card_arguments(add("card", help="write a repository of Hugging Face's hub for a training"))
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot mix KEY VALUE pairs of a subcommand with its options
@@ -61,7 +61,7 @@ def _scale_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=float, metavar="D", help="factor of the layers")
     parser.add_argument("--resolution", type=int, metavar="PX", help="side of the input in pixels")
     output = (
-        "file to write (default: CONFIG_343M.yaml beside CONFIG or, if packaged, in this folder)"
+        "file to write (default: CONFIG_343M.yaml beside CONFIG; in ./ if CONFIG is in model_zoo/)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help=output)
     keys = "further keys to change, such as MODEL.DROP_PATH_RATE 0.2"
@@ -110,7 +110,7 @@ def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", default="imagenet_val", metavar="DATASET", help=data)
     columns = "csv of further networks: name, macs, top1 (percent), latency_ms; may be repeated"
     add("--csv", action="append", type=Path, default=[], metavar="FILE", help=columns)
-    latencies = "latencies that fbnetv3-benchmark --json measured"
+    latencies = "file that fbnetv3-benchmark --json wrote, with measured latencies"
     add("--latencies", type=Path, metavar="FILE", help=latencies)
 
 

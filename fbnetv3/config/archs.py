@@ -44,7 +44,7 @@ def is_detector(cfg: CfgNode) -> bool:
 
 
 def arch_from_config(cfg: CfgNode) -> Arch | str:
-    """Returns the architecture, or the name of a registered network or one like ``timm/resnet18``.
+    """Returns the architecture, or the name of a registered or library network (``timm/resnet18``).
 
     MODEL.ARCH is a name or the path of an arch yaml. MODEL.ARCH_VARIANT, WIDTH and DEPTH modify the
     architecture, and INPUT.RESOLUTION, if set, becomes its resolution.
@@ -112,10 +112,12 @@ def resolution_from_config(cfg: CfgNode, arch: Arch | str) -> int:
 
 
 def _refuse_modifications(cfg: CfgNode) -> None:
-    """Checks that no key modifies a network that is not an FBNet, ``low_resolution`` aside.
+    """Refuses modifications of a network that is not an FBNet.
+
+    Only the MODEL.ARCH_VARIANT ``low_resolution`` is allowed.
 
     Raises:
-        ConfigError: A key modifies it; the message has all such keys with their values.
+        ConfigError: Another modification is given; the message has all such keys and their values.
     """
     model = cfg.MODEL
     keys = {"WIDTH": model.WIDTH != 1, "DEPTH": model.DEPTH != 1}

@@ -58,8 +58,8 @@ def _load(
     Args:
         path: The file.
         above: Files that include this one through ``_BASE_``, to detect cycles.
-        bases: Merged values of the files that have been read, to which those of this file's bases
-            are added. A base that many files name is thus read once, not once for each way to it.
+        bases: Merged values of each base file read so far, by its path; the bases of this file are
+            added. A base that several files include is thus read only once.
         own: Mapping that is filled with the file's own values.
     """
     if path.resolve() in above:

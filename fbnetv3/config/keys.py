@@ -128,7 +128,7 @@ KEYS: dict[str, tuple[Any, str]] = {
         (
             "forward and backward passes of IMS_PER_BATCH images per optimizer step, whose "
             "gradients are averaged: k passes with an IMS_PER_BATCH k times smaller take less "
-            "memory. Steps, schedule, EMA and periods count optimizer steps"
+            "memory. Iterations, the schedule, EMA and periods count optimizer steps, not passes"
         ),
     ),
     "SOLVER.AMP.DTYPE": (
@@ -141,8 +141,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "SOLVER.MAX_EPOCHS": (
         400.0,
         (
-            "length of the training in epochs; 0: SOLVER.MAX_ITER iterations; a detector then "
-            "reads STEPS in iterations, and WARMUP_ITERS instead of WARMUP_EPOCHS"
+            "length of the training in epochs; 0: SOLVER.MAX_ITER iterations. STEPS are then "
+            "iterations, too, and a detector reads WARMUP_ITERS instead of WARMUP_EPOCHS"
         ),
     ),
     "SOLVER.EPOCH_DECAY": (0.9875, "lr factor per epoch of the exponential schedule"),

@@ -263,7 +263,7 @@ def _coerce(value: Any, default: Any, key: str) -> Any:
 
 
 def _items_match(value: Any, default: Any) -> bool:
-    """Returns False if all items of the default are numbers, but not all items of the value."""
+    """Returns whether all items are numbers; always True if the default is no list of numbers."""
     if not isinstance(default, (list, tuple)) or not all(map(_is_number, default)) or not default:
         return True
     return all(map(_is_number, value))

@@ -21,7 +21,7 @@ EXCLUSIVE_KEYS: Mapping[str, str] = {
 
 
 def let_iterations_override_epochs(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of one file, with epochs set to 0 if only iterations above 0 are given.
+    """Returns a file's values, with epochs set to 0 if it gives iterations above 0 but no epochs.
 
     Args:
         values: Nested mapping of keys to values; it is not changed.
@@ -38,7 +38,7 @@ def let_iterations_override_epochs(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def let_iterations_override_epochs_in_list(pairs: Sequence[Any]) -> list[Any]:
-    """Returns ``[KEY, VALUE, ...]`` with epochs set to 0 if only iterations above 0 are given.
+    """Returns ``[KEY, VALUE, ...]``, plus epochs of 0 if it has iterations above 0 but no epochs.
 
     Raises:
         ConfigError: A length or period is given both in epochs and in iterations, above 0.

@@ -36,8 +36,8 @@ _IDENTITY = bytes(range(256))  # table that keeps all values
 class _Canvas:
     """An image to which operations are applied.
 
-    It is stored as an array or Pillow image, and the combined tables of the operations that have
-    not been applied to its pixels yet.
+    It is stored as an array or Pillow image, together with the combined tables of the operations
+    that have not been applied to its pixels yet.
     """
 
     def __init__(self, image: Pixels | Image.Image) -> None:

@@ -28,7 +28,7 @@ _FONT = "DejaVuSans.ttf"
 _MAX_CHARACTERS = 200  # of a text; the rest is cut off
 _MAX_LEGEND = 24  # classes that a legend lists
 _GAP = 6  # pixels between words, and at the edges
-_SQUARE = FONT_SIZE + 4  # pixels from the left of a colour's square to its class
+_SQUARE = FONT_SIZE + 4  # pixels from the left edge of a class's colour square to its name
 
 
 def class_colour(index: int) -> tuple[int, int, int]:

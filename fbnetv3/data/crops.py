@@ -54,7 +54,7 @@ class ResizeCenterCrop:
     def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
         """Crops a JPEG file, decoded at the smallest size that the resize does not enlarge.
 
-        A file that is smaller than that is decoded in full.
+        A file whose shorter side is below ``resize`` is decoded in full.
         """
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))

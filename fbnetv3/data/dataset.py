@@ -243,9 +243,9 @@ class ArrayDataset(ImageDataset):
 class FileDataset(ImageDataset):
     """A data set of the image files in a folder or archive.
 
-    If the decoded data set is expected to fit into ``cache_bytes`` (CIFAR-10 takes 150 MB), judged
-    by its first image, the pixels of each image are kept in memory after its first use while there
-    is room. Each loader worker has its own cache.
+    The pixels of an image are kept in memory after its first use, if they fit into ``cache_bytes``.
+    The first image to be kept must be so small that the whole data set would fit at its size
+    (CIFAR-10 takes 150 MB). Each loader worker has its own cache.
 
     Args:
         name: Name of the data set.
