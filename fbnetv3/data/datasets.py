@@ -52,7 +52,7 @@ def build_dataset(name_or_path: str, *, skip_broken: bool = False) -> ImageDatas
             be decoded.
 
     Raises:
-        DataError: The data set is malformed, or is a stream, which is read once, in order.
+        DataError: The data set is malformed, or is an ``ImageStream``, which has no random access.
         MissingDataError: There is no such data set; the message says where it is expected.
     """
     factory = DATASETS.get(name_or_path) if name_or_path in DATASETS else None

@@ -73,7 +73,7 @@ def open_image(file: BinaryIO, name: str, advice: str = ADVICE) -> Iterator[Imag
 
 
 def shown_size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Returns (width, height) of the image in a file's content, turned by its EXIF orientation.
+    """Returns (width, height) of the image in ``data`` after its EXIF orientation is applied.
 
     Raises:
         DataError: The data are not an image, its header is damaged, or it is too large.
@@ -83,7 +83,7 @@ def shown_size_of(data: bytes, name: str) -> tuple[int, int]:
 
 
 def file_suffix(data: bytes, name: str) -> str:
-    """Returns the usual suffix of an image file's format, such as ``.jpg``, whatever its name.
+    """Returns the usual suffix of the format in which ``data`` holds an image, such as ``.jpg``.
 
     Raises:
         DataError: The data are not an image, its header is damaged, or it is too large.
@@ -114,7 +114,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 def read_image(source: ImageLike, name: str = "", advice: str = _REPLACE) -> Image.Image:
     """Returns an image of any kind in RGB, 8 bits per channel, upright.
 
-    Training, evaluation, inference and pictures read images by these rules. For JPEG files of
+    Training, evaluation, inference and drawing read images by these rules. For JPEG files of
     trainings, ``fbnetv3.data.jpeg`` applies them with a faster decoder.
 
     ====================================  ========================================================

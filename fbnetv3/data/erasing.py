@@ -19,8 +19,8 @@ def erasing_boxes(
 
     Bottom and right are exclusive. Areas are drawn uniformly from 2% to 33% of the image and aspect
     ratios (height / width) log-uniformly from 0.3 to 3.3, as in torchvision. A rectangle that does
-    not fit is redrawn; after ten attempts the image is left as it is. The rows of images that are
-    not erased are zero.
+    not fit is redrawn; after ten attempts the image is left as it is. Images that are not erased
+    get the rectangle (0, 0, 0, 0).
 
     Args:
         count: Number of images.
@@ -46,7 +46,7 @@ def erasing_boxes(
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
-    """Returns images with pixels of 0 in the rectangles: the mean that was subtracted from them.
+    """Returns images with all pixels in the rectangles set to 0, the mean of normalised pixels.
 
     Args:
         images: (N, 3, H, W) normalised images.

@@ -12,7 +12,7 @@ class DataError(FBNetError):
 
 
 class MissingDataError(DataError):
-    """A data set is not installed: nothing is at any of the places where it may be."""
+    """A data set is missing: none of the paths at which it may be exists."""
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

@@ -103,7 +103,8 @@ def open_hugging_face(address: str, folder: Path | None = None) -> HuggingFaceDa
             effect; None stands for the hub.
 
     Raises:
-        DataError: The address is malformed, or the split cannot be opened or is not allowed.
+        DataError: The address is malformed, the split cannot be opened, or
+            :class:`HuggingFaceDataset` refuses it.
         MissingPackageError: ``datasets`` is not installed.
         BrokenPackageError: Importing ``datasets`` fails.
     """

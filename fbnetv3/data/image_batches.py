@@ -64,7 +64,7 @@ def _load_batch(
     uint8: bool,
     index_seed_pairs: Sequence[tuple[int, int]],
 ) -> Batch:
-    """Loads the images of (index, seed) pairs; each seed is that of an image's transform."""
+    """Loads the images of (index, seed) pairs; the seed is set before each load and transform."""
     labels = label_tensor(dataset, [i for i, _ in index_seed_pairs])
     if isinstance(transform, ImageTransform):
         pixels = _stacked(

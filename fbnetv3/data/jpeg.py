@@ -33,9 +33,9 @@ _COLOR_SPACES = ("YCbCr", "RGB", "Gray")  # simplejpeg's names of the color spac
 _SPECIAL = (b"Exif\0", b"rientation", b"MPF\0")
 _END = b"\xff\xd9"  # marker of the end of an image
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of the frame's header: baseline, extended, progressive
-# Number of rows, at the decoded size, that are decoded below those that are needed. The last needed
-# rows depend on them, because libjpeg interpolates colours that are stored at a half or a quarter
-# of the image's height.
+# Number of additional rows, at the decoded size, that are decoded below the needed ones. The last
+# needed rows depend on them: files may store colours with a half or a quarter of the image's rows,
+# between which libjpeg interpolates.
 _MARGIN = 8
 
 
@@ -152,7 +152,7 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def largest_divisor(size: tuple[float, float], target: tuple[int, int]) -> int:
-    """Returns the largest of 8, 4 and 2 that leaves a part at least as large as its target; else 1.
+    """Returns the largest of 8, 4 and 2 that reduces a part to no less than its target; else 1.
 
     Args:
         size: Width and height of the part of the image, in pixels of the whole image.
@@ -182,8 +182,8 @@ def _decoded(data: bytes, size: tuple[int, int], divisor: int) -> Pixels | None:
 def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) -> Pixels | None:
     """Returns the upper rows of the pixels, at least down to ``bottom``, without decoding the rest.
 
-    The values are those of the whole image. A copy of the file gets a smaller height in its header,
-    which ends the decoding early; libjpeg then skips the rest of the file.
+    These rows are equal to those of an image that is decoded in full. A copy of the file gets a
+    smaller height in its header, which ends the decoding early; libjpeg skips the rest of the file.
 
     Returns:
         The pixels; None if the file should be decoded as a whole, since that is as fast, since the
@@ -192,8 +192,9 @@ def _decoded_top(data: bytes, size: tuple[int, int], bottom: int, divisor: int) 
     from simplejpeg import decode_jpeg
 
     rows = bottom + _MARGIN * divisor
-    # libjpeg fills the missing part of a truncated file and only warns of it, as it does of the
-    # rest that is skipped here. So a file without an end marker is not decoded in part.
+    # libjpeg warns of the rest that it skips, so its warnings are ignored below (strict=False). But
+    # a warning is also its only sign of a truncated file, whose missing part it fills. So a file
+    # without an end marker is not decoded in part.
     if rows >= size[1] or not data.endswith(_END):
         return None
     place, _ = _header(data)
@@ -215,7 +216,7 @@ def _header(data: bytes) -> tuple[int, int]:
     """Returns the offset of the height in the frame's header, and the end of all headers.
 
     The offset is 0 if no frame's header is found. If the headers cannot be followed to their end,
-    the offset is 0, and the end is that of the file.
+    the offset is 0, and the end is the size of the file.
     """
     at, height = 2, 0
     while at + 9 < len(data) and data[at] == 0xFF:

@@ -10,9 +10,10 @@ from fbnetv3.data.dataset import ImageDataset
 
 
 def label_tensor(dataset: ImageDataset, indices: Sequence[int]) -> torch.Tensor:
-    """Returns the targets of images: classes (N,) in int64, or rows (N, classes) in float32.
+    """Returns the targets of images: class indices (N,) in int64, or (N, classes) in float32.
 
-    The rows of a data set with several labels per image have 1 for each class of the image.
+    A data set with several labels per image has the second form: 1 for each class of the image, and
+    0 for the other classes.
     """
     targets = [dataset.targets[i] for i in indices]
     if not dataset.is_multi_label:

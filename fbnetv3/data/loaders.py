@@ -110,8 +110,9 @@ class TrainLoader:
 
         Yields:
             Images (N, 3, H, W) in channels_last, float32 or (if the loader was made with ``uint8``)
-            uint8, and labels (N,), int64, where N is ``total_batch / world_size``; or the batches
-            of ``load_batch``.
+            uint8, and labels: class indices (N,) in int64 or, if images have several labels, zeros
+            and ones (N, classes) in float32. N is ``total_batch / world_size``. If there is a
+            ``load_batch``, the batches that it returns.
 
         Raises:
             DataError: ``start_iter`` is negative, an image cannot be decoded, or a worker died.
@@ -175,7 +176,7 @@ class EvalLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields images (N, 3, H, W) and labels (N,), or the batches of ``load_batch``.
+        """Yields images (N, 3, H, W) and labels (N,) or (N, classes), or ``load_batch``'s batches.
 
         Raises:
             DataError: An image cannot be decoded, or a worker died.

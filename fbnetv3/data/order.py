@@ -75,7 +75,7 @@ class EpochOrder:
         shares = numbers.double() ** (1 - self._balance)
         exact = shares / shares.sum() * self._size
         counts = exact.floor().long()
-        # The classes with the largest remainders get one image more; equal ones at random.
+        # The classes with the largest remainders get one image more; ties are broken at random.
         ties = torch.rand(len(classes), generator=generator, dtype=torch.float64) * 1e-9
         rest = self._size - int(counts.sum())
         counts[(exact - counts + ties).argsort(descending=True)[:rest]] += 1

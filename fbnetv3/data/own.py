@@ -40,7 +40,7 @@ class MapDataset(ImageDataset):
         dataset: Object with ``__len__`` and ``__getitem__``.
         name: Name in error messages.
         classes: Names of the classes. None: the attribute ``classes``, or else numbers from 0 on.
-        num_classes: Number of classes without names; 0: the largest label + 1.
+        num_classes: Number of classes, if there are no names; 0: the largest label + 1.
 
     Raises:
         DataError: ``dataset`` has no length, no ``__getitem__`` or no item, an item cannot be read

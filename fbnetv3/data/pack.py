@@ -71,15 +71,15 @@ def pack(
     Everything is written into the hidden folder ``.NAME.partial`` next to ``folder``, which is
     renamed to ``folder`` at the end, so that ``folder`` never holds a part of a data set. After a
     kill or an error, the complete shards in the hidden folder are kept, and the next call continues
-    after them. Its files have the same bytes as those of an uninterrupted call. Images are shuffled
-    by a fixed seed, for programs that read shards sequentially.
+    after them. All files then have the same bytes as after an uninterrupted call. Images are
+    shuffled by a fixed seed, for programs that read shards sequentially.
 
     Args:
         dataset: Data set to pack.
         folder: Folder to create; it must not exist yet or must be empty.
         options: Sizes and quality; None uses the defaults.
-        advance: Function that is called with the number of images written since its last call; its
-            first call counts the images of an earlier, interrupted call.
+        advance: Function that is called with numbers of packed images: first the number that an
+            interrupted call has packed (0 if there was none), then 1 after each image.
 
     Returns:
         The number of shards.

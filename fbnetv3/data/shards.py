@@ -36,7 +36,7 @@ _LISTS = ("classes", "shards", "files", "targets", "places")
 
 
 class _OpenFiles:
-    """The most recently read files, kept open; threads that share it read one after the other."""
+    """The most recently read files, kept open; threads that share an instance take turns."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[Path, tuple[int, ExitStack]] = OrderedDict()

@@ -28,7 +28,8 @@ class Source(ABC):
         path: Path of the folder, archive or table; name of a data set of Hugging Face.
         classes: Names of the classes, in the order of their indices.
         files: Name of each file within the folder, archive or table, such as ``cat/1.jpg``.
-        targets: Index of each file's class in ``classes``, or a tuple of several indices.
+        targets: Index of each file's class in ``classes``; if ``is_multi_label``, a tuple with the
+            indices of any number of classes.
         is_multi_label: Whether the targets are tuples.
     """
 

@@ -1,8 +1,8 @@
 """Transforms of images to normalised tensors, for training and evaluation.
 
-They work on Pillow images and, for the random parts of JPEG files (see data/crops.py) and for some
-operations of AutoAugment, on arrays, whichever is faster. All random numbers are drawn from the
-global CPU generator of torch, which the loaders seed for each image.
+They work on Pillow images or, where that is faster, on arrays: for random crops of JPEG files (see
+data/crops.py) and some operations of AutoAugment. All random numbers are drawn from the global CPU
+generator of torch, which the loaders seed for each image.
 """
 
 from __future__ import annotations
@@ -125,9 +125,10 @@ class TrainTransform(ImageTransform):
         auto_augment: ``none``, AutoAugment's policy ``imagenet`` or ``cifar10``, ``randaugment`` or
             ``trivialaugment``.
         interpolation: Resampling: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
-        randaugment: Operations per image and magnitude of ``randaugment``.
-        registered: Registered transforms, applied after these, such as ``blur?radius=2``; see
-            ``TRANSFORMS`` in registries.py.
+        randaugment: Number of operations per image, and their magnitude from 0 to 30, for
+            ``randaugment``.
+        registered: Registered transforms, such as ``blur?radius=2``, which are applied after crop,
+            flip and ``auto_augment``; see ``TRANSFORMS`` in registries.py.
 
     Raises:
         DataError: A choice is unknown or a number out of range; the message lists allowed values.
@@ -240,8 +241,8 @@ def _on_pillow(
 class _RegisteredStep:
     """A registered transform, whose results are checked.
 
-    When it is sent to a worker process, the transform is made again there from ``text``: functions
-    that users return are mostly local, and local functions cannot be pickled.
+    When it is sent to a worker process, the transform is made again there from ``text``: a
+    registered factory mostly returns a local function, which cannot be pickled.
 
     Args:
         text: Name and arguments, such as ``blur?radius=2``.

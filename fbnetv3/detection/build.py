@@ -73,7 +73,8 @@ def _check_pixels(cfg: CfgNode) -> None:
 def _check_num_classes(cfg: CfgNode, num_classes: int) -> None:
     """Checks the three keys for the number of classes.
 
-    Defaults that were not set, and MODEL.NUM_CLASSES 0, are accepted.
+    A key that the config leaves at its default without setting it, and MODEL.NUM_CLASSES 0, are
+    accepted.
     """
     defaults = get_cfg()
     for key in ("MODEL.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"):

@@ -117,8 +117,8 @@ def read_coco(name: str, json_file: Path, image_root: Path) -> CocoDataset:
         image_root: Folder that ``file_name`` is relative to. Paths that lead out of it are refused.
 
     Raises:
-        DataError: The file cannot be read, or an entry is wrong; the message contains the file and,
-            if the entry has a valid one, its id.
+        DataError: The file cannot be read, or an entry is wrong; the message contains the path of
+            the file, and the id of the entry unless this id is missing or wrong itself.
     """
     tree = _read_json(name, json_file)
     where = f"{name}: {json_file}"

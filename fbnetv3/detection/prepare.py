@@ -42,9 +42,9 @@ def prepare_detector(
         cfg: Config of a detector.
         context: Process, device and console to run on.
         training: Whether to prepare a training. An evaluation does not open the training set, and
-            accepts only weights of the data's classes, compared by name if the weights have names.
+            refuses a classifier's weights, and other classes (other names, if the file has names).
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether weights are accepted if only the names of their classes differ.
+        ignore_class_names: Whether only the number of classes is compared, even if there are names.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights cannot be read

@@ -32,9 +32,9 @@ _NORMALIZER = "loss_normalizer"
 class DetectionTask:
     """Losses of a detector of detectron2, and COCO's average precision (AP) of its boxes.
 
-    With a ``folder``, each evaluation writes ``predictions_raw.png`` or ``predictions_ema.png``
-    there, which shows the first images with their true boxes next to the predicted ones, and
-    ``ap_per_class.txt``.
+    With a ``folder``, each evaluation writes two files there: ``ap_per_class.txt``, and
+    ``predictions_raw.png`` or ``predictions_ema.png``, which shows the first images with their true
+    boxes next to the predicted ones.
 
     Args:
         dataset: Evaluation set.
@@ -99,7 +99,7 @@ class DetectionTask:
         return {_NORMALIZER: self._normalizers} if self._normalizers else {}
 
     def load_state(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Restores this rank's moving average; if the number of ranks has changed, their mean."""
+        """Restores this rank's moving average, or the mean of all if the rank count differs."""
         saved: list[float] = state.get(_NORMALIZER, [])
         if not saved:
             return

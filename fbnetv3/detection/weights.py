@@ -42,9 +42,9 @@ class DetectorLoadSummary:
         source: File or address of the weights.
         loaded: Names of the model's tensors that were loaded from the file.
         fresh: Names of the model's tensors that keep their initial values.
-        unused: Names of the weights' tensors that the detector lacks or has in another shape,
-            except layers of classes that differ by name; a classifier's tensors have the names that
-            this package gives them.
+        unused: Names of the file's tensors that the detector lacks or has in another shape; for a
+            classifier's weights, the names after conversion. If the class names of a detector's
+            weights differ from those of the data, its class layers are not listed.
         other_classes: How the classes of a detector's weights differ from those of the data; empty
             if no difference is known. If they differ, the layers that depend on them are fresh.
         reordered: Whether the rows of the class layers were put into the data's order of classes.
@@ -85,8 +85,9 @@ def load_detector_weights(
 
     The weights may be those of a detector. If its classes differ from those of the data, the layers
     that depend on the classes are freshly initialised; if only their order differs, the rows of
-    these layers are reordered. The weights of a classifier are loaded into the bottom-up part: of
-    the FBNet in MODEL.ARCH, in any layout that weights/converters.py knows, or of a ResNet.
+    these layers are reordered. A classifier's weights are loaded into the bottom-up part. They must
+    be weights of the FBNet in MODEL.ARCH, in any layout that weights/converters.py knows, or of the
+    ResNet that the config describes.
 
     Args:
         model: Detector to load into.

@@ -32,7 +32,7 @@ class Additions:
         search: Folder of the search that the training is a trial of; "" if it is no trial.
 
     Raises:
-        ConfigError: A hook is not one of detectron2, or a writer lacks a method.
+        ConfigError: A hook is no instance of detectron2's HookBase, or a writer lacks a method.
     """
 
     hooks: Sequence[HookBase] = ()
@@ -68,7 +68,7 @@ _REGISTRIES: Mapping[str, Registry[Any]] = {"HOOKS": HOOKS, "WRITERS": WRITERS}
 
 
 def added_hooks(cfg: CfgNode, additions: Additions) -> list[HookBase]:
-    """Returns the hooks of HOOKS, then those of the caller.
+    """Returns the hooks that the config's key HOOKS names, then those of the caller.
 
     Raises:
         ConfigError: A registered function returns no hook.
@@ -114,7 +114,7 @@ def load_hook_states(hooks: Sequence[HookBase], states: Sequence[Any]) -> None:
 def added_writers(
     cfg: CfgNode, additions: Additions, folder: Path, start_iter: int, *, pictures: bool
 ) -> list[EventWriter]:
-    """Returns the writers of WRITERS, then those of the caller.
+    """Returns the writers that the config's key WRITERS names, then those of the caller.
 
     Args:
         cfg: Config of the training.
@@ -136,7 +136,7 @@ def added_writers(
 
 
 def plain_config(cfg: CfgNode) -> dict[str, Any]:
-    """Returns the plain value of each key of a config."""
+    """Returns a config's values, as plain types, by full key such as ``SOLVER.BASE_LR``."""
     return dict(iter_keys(parse_mapping(cfg.dump())))
 
 

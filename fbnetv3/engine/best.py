@@ -35,7 +35,8 @@ class BestScore:
     Attributes:
         score: Best score; None before the first finite one.
         iteration: Number of steps after which ``score`` was first reached.
-        waited: Number of evaluations with this metric since then; while ``score`` is None, so far.
+        waited: Number of evaluations with this metric since ``iteration``, or since the start of
+            the training while ``score`` is None.
     """
 
     def __init__(self, metric: str, patience: int = 0) -> None:
@@ -86,7 +87,7 @@ class BestScore:
 def best_score_from_config(
     cfg: CfgNode, scores: Sequence[str], has_average: bool, has_raw: bool
 ) -> BestScore | None:
-    """Returns the best score that SOLVER.KEEP_BEST names, or None if that key is empty.
+    """Returns a new :class:`BestScore` of the metric in SOLVER.KEEP_BEST; None if that is empty.
 
     Args:
         cfg: Config of a training.

@@ -63,9 +63,9 @@ class Checkpointer:
     - ``ema``: ``ModelEMA.state_dict()``, or None
     - ``optimizer``, ``scheduler``, ``scaler``: their state dicts
     - ``rng``: state of the random generators, see :func:`fbnetv3.engine.rng.capture_rng`
-    - ``data``: seed, steps per epoch, and offset, the iteration at which the schedule would have
-      started if all its epochs had had this number of steps; the order of images follows from seed
-      and iteration
+    - ``data``: seed, steps per epoch, and offset: the number that is subtracted from an iteration
+      to get its position in the schedule (0 unless a resumed training has had another number of
+      steps per epoch); the order of images follows from the seed and this position
     - ``metrics``: values of the last iterations, for the medians in metrics.json
     - ``recipe``: ``Recipe.to_dict()``; ``config``: yaml text; ``arch``: yaml text or name
     - ``classes``: class names; ``task``: result of ``Task.state``, see engine/trainer.py
@@ -318,7 +318,7 @@ def _torch_save(state: Any, temporary: Path, target: Path) -> None:
     try:
         with temporary.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:  # torch's own; its context is the OSError of the write
+    except RuntimeError as error:  # of torch; its __context__ may be the OSError of the write
         cause = error.__context__
         if isinstance(cause, OSError):
             raise cause from None

@@ -73,7 +73,7 @@ class BoxSet:
     faults: list[str] = field(default_factory=list)
 
     def fault(self, text: str) -> None:
-        """Adds a text to ``faults`` in one line, up to 500 characters; not after ``MAX_FAULTS``."""
+        """Adds a line, of 500 characters at most, unless ``faults`` has ``MAX_FAULTS`` lines."""
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(" ".join(text.split())[:500])
 
@@ -139,7 +139,7 @@ class BoxSet:
         return False
 
     def checked(self) -> BoxSet:
-        """Returns this set.
+        """Returns this set, after a check that it has images and classes.
 
         Raises:
             DataError: The set has no image or no class.

@@ -1,4 +1,4 @@
-"""Reading boxes in any supported format, recognised by the suffix or the files of a folder."""
+"""Reading boxes in any supported format, recognised by a file's suffix or a folder's files."""
 
 from __future__ import annotations
 
