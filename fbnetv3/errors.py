@@ -58,7 +58,7 @@ def data_errors(kind: type[FBNetError], what: str) -> Iterator[None]:
         what: Description of the values and their file: the beginning of the message.
 
     Raises:
-        FBNetError: The block raised an error that the values caused; its class is ``kind``.
+        FBNetError: The block raised an error that the values caused; this error is a ``kind``.
     """
     try:
         yield

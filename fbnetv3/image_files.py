@@ -173,7 +173,10 @@ class ImageArchive:
         return archive.read(info)
 
     def _open(self) -> zipfile.ZipFile:
-        """Returns a handle of this process; one from before a fork shares its file position."""
+        """Returns a handle that this process has opened.
+
+        A handle from before a fork would share its file position with the parent process.
+        """
         with self._lock:
             if self._archive is None or self._pid != os.getpid():
                 with io.open_regular(self.path, io.MAX_BYTES["archive"]):

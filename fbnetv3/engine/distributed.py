@@ -58,7 +58,8 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
     synced._buffers.update(norm._buffers)
     if not norm.affine:
         # RetinaNet's heads share one scale and shift outside of their norms. detectron2's forward
-        # needs both in the norm, too: 1 and 0 as plain attributes, which checkpoints leave out.
+        # reads a scale and a shift from the norm, too. They are set to 1 and 0 as plain attributes,
+        # which checkpoints leave out.
         del synced._parameters["weight"], synced._parameters["bias"]
         shift = torch.zeros_like(synced.running_mean)
         synced.__dict__.update(weight=torch.ones_like(shift), bias=shift)

@@ -21,7 +21,7 @@ Reorder = Callable[[Mapping[str, Tensor], Sequence[int]], dict[str, Tensor]]
 MATCHED_BY_NAME = (
     "the classes of the weights have another order than those of the data; matched by name"
 )
-"""Warning about weights whose rows were put into the data's order of classes."""
+"""Warning about weights whose classifier rows were put into the data's order of classes."""
 _log = logging.getLogger("fbnetv3")
 
 

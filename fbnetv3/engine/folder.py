@@ -36,7 +36,7 @@ _LEFTOVERS = tuple(f".{name}.*" for name in _RUN_FILES)
 
 
 def clear_run(folder: Path) -> None:
-    """Removes the files of a folder that have the names of files that the engine writes.
+    """Removes the files of an earlier run from a folder: those with names that the engine uses.
 
     Files of the task, such as the pictures of a detector's predictions, stay until the new run
     writes files of the same names.

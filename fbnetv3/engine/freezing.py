@@ -1,4 +1,4 @@
-"""Parts of a network that are not trained: parameters by pattern, and the batch norms in them."""
+"""Freezing parts of a network: parameters by pattern, and batch norms with frozen parameters."""
 
 from __future__ import annotations
 

@@ -327,7 +327,7 @@ class CurvesHook(HookBase):
         self._is_stale = False
 
     def before_train(self) -> None:
-        """Starts the first ten seconds."""
+        """Starts the wait of ten seconds before the first drawing."""
         self._last = time.monotonic()
 
     def after_step(self) -> None:

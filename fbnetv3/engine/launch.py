@@ -35,7 +35,7 @@ from fbnetv3.signals import restore_handlers, stop_signals, stop_signals_as_inte
 
 _TIMEOUT = timedelta(minutes=30)  # of connecting to the store, and of collective operations
 _POLL_INTERVAL = 0.2  # seconds between two looks at the ranks and the other machines
-_TERMINATE_TIMEOUT = 5.0  # seconds that a rank or data worker has to end after SIGTERM
+_TERMINATE_TIMEOUT = 5.0  # seconds that a rank or data worker is given to end after SIGTERM
 # Seconds that a rank waits before it exits because another one died. torchrun looks every 0.1 s and
 # reports the rank that it sees exit first as the root cause, which must be the dead rank.
 _LOST_CONNECTION_DELAY = 1.0
@@ -252,7 +252,7 @@ def _run_rank(
 
     If a launcher of this module monitors the ranks (``monitored``), a rank that only lost the
     connection to another rank waits: the launcher learns which rank died and why, and ends the
-    waiting rank before it prints anything.
+    waiting rank before that rank prints anything.
     """
     try:
         _join(store, rank, world_size, gpu)

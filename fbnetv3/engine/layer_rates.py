@@ -8,11 +8,11 @@ The head of a detector is everything outside of ``backbone.``, which contains th
 Layers are numbered as follows. A block is a part of the network whose name has a number, such as
 ``layer1.0``. The blocks with weight matrices (tensors of two or more dimensions) are the layers 1,
 2, ... in the order of the parameters; a block without one belongs to the layer before it. A stem
-whose name has a number is a block: FBNet's ``backbone.stages.0.0`` is layer 1. Parameters before
-the last block whose names have no number are layer 0, such as ``conv1`` of a ResNet and the
-position embedding of a vision transformer. Parameters between the last block and the classifier are
-one layer if one of them is a weight matrix. If none is, as in the last norm of a vision
-transformer, they belong to the last block's layer. The last layer is the classifier or, in a
+whose name has a number is a block: FBNet's ``backbone.stages.0.0`` is layer 1. Parameters that come
+before the last block and have no number in their names are layer 0, such as ``conv1`` of a ResNet
+and the position embedding of a vision transformer. Parameters between the last block and the
+classifier are one layer if one of them is a weight matrix. If none is, as in the last norm of a
+vision transformer, they belong to the last block's layer. The last layer is the classifier or, in a
 detector, the feature pyramid with the heads.
 """
 

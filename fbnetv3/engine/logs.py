@@ -104,7 +104,7 @@ def _log_file(folder: Path) -> logging.Handler:
 
 
 def _check_writable(folder: Path) -> None:
-    """Raises an OSError if nothing can be written into a folder, or where it is to be created."""
+    """Raises an OSError if a folder (if missing: its nearest existing parent) is not writable."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

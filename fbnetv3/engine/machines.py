@@ -8,9 +8,9 @@ the rank or machine that died.
 
 torchrun's elastic agent does not replace this. Measured with its c10d rendezvous (torch 2.14, gloo,
 two nodes of one rank each): after SIGKILL of a node, the other one ended within 10 s, but with the
-traceback of its own rank and without the name of the dead node. After SIGSTOP of a node, which to
-the other one looks like a loss of power or network, that one still waited in a collective call 90 s
-later. Here both cases end within about 10 s, and the message names the machine.
+traceback of its own rank and without the name of the dead node. SIGSTOP of a node looks like a loss
+of power or network to the other node, which was still waiting in a collective call 90 s later. With
+this module, both cases end within about 10 s, and the message names the dead machine.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class MachineMonitor:
 
     @property
     def _store_answers(self) -> bool:
-        """Whether heartbeats are sent, and the store answered within ``HEARTBEAT_TIMEOUT``."""
+        """Whether heartbeats are sent, and the last answer is at most HEARTBEAT_TIMEOUT s old."""
         silent = time.monotonic() - self._answered > HEARTBEAT_TIMEOUT
         return self._thread.is_alive() and not silent
 

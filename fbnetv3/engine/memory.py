@@ -16,7 +16,7 @@ from fbnetv3.recipe import Recipe
 _log = logging.getLogger("fbnetv3")
 
 SAVED_PER_ACTIVATION = 3
-"""Values that the backward pass keeps for each output element of a convolution.
+"""Number of values kept for the backward pass for each output element of a convolution.
 
 These are the output itself (for batch norm), the output of the norm (for the activation), and the
 output of the activation (for the next convolution). Measured with the networks of the zoo, the
@@ -25,7 +25,7 @@ kept tensors have 2.99 to 3.02 values per element in float32, see tests/engine/t
 # Values that an optimizer keeps for each weight (SGD: with a momentum above 0; Muon: for the
 # weights that AdamW does not update)
 _OPTIMIZER_STATES = {"rmsprop": 2, "sgd": 1, "adamw": 2, "lion": 1, "muon": 1}
-_MOST_STATES = 2  # assumed for registered optimizers, such as Adam
+_MOST_STATES = 2  # as many as Adam keeps; assumed for optimizers that users register
 _GB = 1e9  # bytes
 
 
@@ -33,9 +33,10 @@ _GB = 1e9  # bytes
 class MemoryEstimate:
     """The memory of a training step of one process, in bytes.
 
-    Working memory of the libraries, gradients of activations and other programs are not counted:
-    a step takes at least this much, unless parts of the network are frozen (MODEL.FREEZE), or the
-    optimizer keeps fewer values per weight than assumed, as SGD without momentum does.
+    The estimate leaves out the gradients of activations, the working memory of the libraries, and
+    other programs: a step takes at least this much, unless parts of the network are frozen
+    (MODEL.FREEZE), or the optimizer keeps fewer values per weight than assumed, as SGD without
+    momentum does.
 
     Attributes:
         activations: Activations that the forward pass keeps for the backward pass.

@@ -21,7 +21,7 @@ class StepPrinter(EventWriter):
     detectron2's CommonMetricPrinter would print the median of the last evaluations as ``val/loss``.
 
     Args:
-        max_iter: Number of steps of the whole training.
+        max_iter: Index of the last step of the training, plus 1.
         iters_per_epoch: Steps per epoch.
         offset: Step from which the epochs are counted; see
             :func:`fbnetv3.engine.schedule.build_lr_scheduler`.

@@ -19,7 +19,7 @@ from fbnetv3.engine.losses import LossBuffer, StepLosses
 from fbnetv3.engine.optim import OptimError
 from fbnetv3.errors import FBNetError
 
-_STEP = 2  # first key of mix_seed; that of data/loaders.py differs, so that the draws differ
+_STEP = 2  # first key of mix_seed; data/loaders.py uses another one, so that the draws differ
 
 
 class NonFiniteLossError(FBNetError):

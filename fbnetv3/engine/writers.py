@@ -1,8 +1,8 @@
 """Writers: where the numbers of a training go in addition to metrics.json.
 
 ``WRITERS`` in a config names them, ``fbnetv3.train(writers=...)`` takes objects. A search gives
-each of its trials the same writers, except for TensorBoard. The run of a trial belongs to that of
-the search as a child (MLflow), by a common group (W&B), or by its folder (csv).
+each of its trials the same writers, except for TensorBoard. A trial's run is linked to the search's
+run as its child (MLflow), by a common group (W&B), or by lying in the search's folder (csv).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WriterRun:
 
     @property
     def group(self) -> str:
-        """Name and hash of the search's folder; "" for a training that is no trial."""
+        """Folder name and path hash of the search; "" for a training that is no trial."""
         if not self.search:
             return ""
         path = str(Path(self.search).resolve())

@@ -75,7 +75,7 @@ def detect_dataset(
 
 
 def _categories(detector: Detector, dataset: CocoDataset) -> list[int]:
-    """Returns the category id in the data of each class of the detector."""
+    """Returns the data's category id for each class of the detector, in the detector's order."""
     order = class_order(dataset.classes, detector.classes)
     if order is None:
         difference = other_classes(detector.classes, dataset.classes)
@@ -111,8 +111,8 @@ def report_boxes(
         dataset: Data set with at least one box.
         folder: Folder of the files.
         worst: Number of images with the most mistakes on the contact sheet; 0 writes none.
-        threshold: Minimum score of the predicted boxes from which missed and wrong boxes are
-            counted.
+        threshold: Minimum score of predicted boxes. Boxes with lower scores are left out of the
+            counts of missed and wrong boxes, and of the contact sheet.
 
     Raises:
         FBNetError: The data have no box, a file cannot be written, or an image cannot be read.
@@ -240,7 +240,7 @@ def _write_images(
     worst: int,
     threshold: float,
 ) -> list[str]:
-    """Writes the mistakes in images, the most first, and a contact sheet of the first ``worst``."""
+    """Lists images by descending number of mistakes, and draws a sheet of the first ``worst``."""
     from fbnetv3.detection.visualization import write_contact_sheet
 
     records = sorted(dataset.records, key=lambda record: -sum(mistakes[record["image_id"]]))

@@ -53,7 +53,7 @@ class Outcomes:
 def order_of_classes(
     classifier: Classifier, dataset: ImageDataset, *, ignore_names: bool = False
 ) -> list[int]:
-    """Returns the index in the network's outputs of each class of the data.
+    """Returns for each class of the data its index in the network's outputs.
 
     Args:
         classifier: Classifier. The names ``class 0``, ``class 1`` and so on, which weights without
@@ -95,7 +95,7 @@ def predict_dataset(
     Args:
         classifier: Classifier on its device.
         dataset: Data set.
-        order: Index in the network's outputs of each class of the data.
+        order: For each class of the data, its index in the network's outputs.
         augmentations: Test-time augmentations, see :func:`fbnetv3.evaluation.views.views_of`.
         batch_size: Number of images that are run together.
         advance: Function called after each batch with its number of images.

@@ -31,10 +31,12 @@ class EvaluateOptions:
     Attributes:
         batch_size: Number of images that are run together; None: 32, or 8 for a detector.
         augmentations: Test-time augmentations of a classifier, see ``views.py``.
-        bins: Number of bins of confidence in which a classifier's accuracy is compared with it.
+        bins: Number of bins of confidence. In each bin, a classifier's accuracy is compared with
+            its mean confidence.
         worst: Number of the worst images to show on a contact sheet; None: 24, or 8 for a detector.
-        threshold: Minimum score of the boxes of a detector from which missed and wrong boxes are
-            counted; average precisions do not depend on it.
+        threshold: Minimum score of a detector's boxes. Boxes with lower scores are left out of the
+            counts of missed and wrong boxes and of the contact sheet. Average precisions include
+            them.
         images: Folder of the images of a COCO json; None: the folder ``images`` beside the json or
             one level above, else the folder of the json.
         skip_broken: Whether images that cannot be read are left out.
@@ -64,7 +66,7 @@ def open_data(
         options: Options, of which ``images`` and ``skip_broken`` are used.
 
     Raises:
-        FBNetError: There is no such data set, it is not of the kind of the network, or there are
+        FBNetError: There is no such data set, it is for another kind of network, or there are
             augmentations for a detector.
     """
     if isinstance(network, Classifier):
@@ -136,7 +138,7 @@ def _classifier(
         kinds = ("one class", "several classes")
         raise EvaluationError(
             f"{data.name}: images have {kinds[data.is_multi_label]} each, but {classifier.source} "
-            f"was trained on images with {kinds[classifier.several_labels]}; use data of its kind"
+            f"was trained on images with {kinds[classifier.several_labels]}; use such images"
         )
     order = order_of_classes(classifier, data, ignore_names=options.ignore_class_names)
     outcomes = predict_dataset(

@@ -28,11 +28,11 @@ TEXTS = {
 
 
 def views_of(transform: EvalTransform, augmentations: Sequence[str] = ()) -> list[View]:
-    """Returns the views that augmentations make of an image; without any, the preprocessed one.
+    """Returns the views that augmentations make; without any, the preprocessed image alone.
 
-    ``crops`` resizes the shorter side to ``resize`` of the preprocessing or, if that is larger, to
-    8/7 of the resolution, rounded up to a multiple of 8, and takes five crops. Augmentations are
-    combined: ``flip`` and ``crops`` make ten views.
+    ``crops`` resizes the shorter side and takes five crops. The shorter side then has the larger of
+    two lengths: ``resize`` of the preprocessing, and 8/7 of the resolution rounded up to a multiple
+    of 8. Augmentations are combined: ``flip`` and ``crops`` make ten views.
 
     Args:
         transform: Preprocessing of the network.

@@ -14,7 +14,7 @@ from fbnetv3.io import WriteError
 
 
 def write_file(format: str, write: Callable[[Path], None], path: Path) -> None:
-    """Writes a file and those that belong to it in a temporary folder, and moves them to its place.
+    """Writes a file in a temporary folder, and moves all files written there to ``path``'s folder.
 
     Args:
         format: Name of the format in error messages.

@@ -88,7 +88,7 @@ def write_quantized(
 def _quantize_if_possible(
     source: Path, path: Path, batches: Sequence[Pixels], kept: list[str], percentile: float | None
 ) -> float | None:
-    """Quantises with percentiles if possible; returns the percentile, or None for largest values.
+    """Quantises; returns the percentile, or None if the ranges of activations hold all values.
 
     ONNX Runtime cannot compute percentiles of an activation that is constant but for rounding: the
     range of its values has fewer float32 numbers than ONNX Runtime's histogram has bins.
@@ -122,7 +122,7 @@ def _quantize(
         nodes_to_exclude=kept,
         calibrate_method=method,
         # The calibration holds all activations of a stride in memory, and their sizes must be
-        # equal: a stride of 1 batch.
+        # equal. A stride is therefore one batch.
         extra_options={"CalibPercentile": percentile, "CalibStridedMinMax": 1},
     )
 

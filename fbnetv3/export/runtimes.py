@@ -20,10 +20,11 @@ class FileRuntime:
 
     Attributes:
         name: Name on the command line.
-        format: Format of the file of a whole network.
+        format: Format of the file in which a single network is benchmarked.
         package: Distribution on PyPI, whose version is that of the runtime.
-        part_format: Format of the files of single blocks.
-        load_part: Function from the file of a block to the function that runs it.
+        part_format: Format of the files of the many blocks and networks that are timed for a
+            latency table.
+        load_part: Function from a file of ``part_format`` to the function that runs it.
     """
 
     name: str

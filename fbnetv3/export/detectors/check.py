@@ -52,7 +52,7 @@ class Difference:
     objects: int = 0
 
     def merged(self, other: Difference) -> Difference:
-        """Returns the larger box and score difference of two, and the sum of their objects."""
+        """Returns the larger box and score differences, and the sum of the numbers of objects."""
         box, score = max(self.box, other.box), max(self.score, other.score)
         return Difference(box, score, self.objects + other.objects)
 
@@ -114,7 +114,8 @@ def _compare_image(actual: Boxes, expected: Boxes, network: DetectorNetwork) -> 
     shapes = [output.shape[1:] for output in actual]
     if shapes != [(4,), (), ()] or not all(np.isfinite(output).all() for output in actual):
         raise mismatch(
-            f"boxes, scores and classes of shapes {shapes} an object, or values that are not finite"
+            f"boxes, scores and classes of shapes {shapes} per object, or values that are not "
+            "finite"
         )
     free = np.ones(len(actual.scores), bool)
     result, missing = Difference(objects=len(expected.scores)), []
@@ -207,8 +208,9 @@ def compare_quantized(run: ImageRun, detector: Detector, images: Sequence[Image.
     share = float(np.concatenate(shares).mean())
     if not share >= MIN_AGREEMENT:
         raise mismatch(
-            f"objects of which {100 * share:.0f}% agree with torch's, among those with a score of "
-            f"{_CLEAR_SCORE} or more of either (allowed: {100 * MIN_AGREEMENT:.0f}% or more)"
+            f"objects of which too few agree with torch's: {100 * share:.0f}% of the file's and "
+            f"torch's objects with a score of {_CLEAR_SCORE} or more (allowed: "
+            f"{100 * MIN_AGREEMENT:.0f}% or more)"
         )
     return share
 
@@ -247,7 +249,7 @@ def average_precision(run: ImageRun, detector: Detector, data: CocoDataset) -> f
 
 
 def _category_ids(detector: Detector, data: CocoDataset) -> dict[int, int]:
-    """Returns the category id in the data of each class of the detector, by index of the class."""
+    """Returns the data's category ids by the index of the class in the detector."""
     order = class_order(detector.classes, data.classes)
     if order is None:
         raise ExportError(

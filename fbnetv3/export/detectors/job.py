@@ -43,8 +43,8 @@ class DetectorJob:
         network: Network to write.
         example: Input (1, 3, H, W) that the network is traced with.
         metadata: Strings to store in the file.
-        calibration: Inputs (1, 3, H, W) from which the ranges of 8-bit integers are measured; other
-            formats need none.
+        calibration: Inputs (1, 3, H, W) on which the ranges of activations are measured for 8-bit
+            integers; float32 formats need none.
     """
 
     network: DetectorNetwork

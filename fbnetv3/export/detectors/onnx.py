@@ -57,7 +57,7 @@ def load(path: Path) -> RunDetector:
 
 
 def write_int8(job: DetectorJob, path: Path) -> None:
-    """Writes an ONNX file whose backbone and convolutions compute with 8-bit integers.
+    """Writes an ONNX file whose backbone and other convolutions compute with 8-bit integers.
 
     The last layers of the heads, which compute the scores and the boxes, stay in float32: rounding
     their outputs to 8 bits costs average precision, and they take little of the time. A backbone
@@ -73,7 +73,7 @@ def write_int8(job: DetectorJob, path: Path) -> None:
             "--calibration"
         )
     # Ranges hold all values instead of a percentile of them: for percentiles, ONNX Runtime makes a
-    # histogram of each tensor, which fails for those of the decoding of boxes.
+    # histogram of each tensor, which fails for the tensors in the decoding of boxes.
     write_quantized(
         partial(write, job), path, job.calibration, job.metadata, _float_nodes, percentile=None
     )

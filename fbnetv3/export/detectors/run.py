@@ -29,7 +29,8 @@ from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.files import write_file
 
-# Number of images on which a file is compared with torch: in float32, and with 8-bit integers
+# A float32 file is compared with torch on at most 8 images, a file with 8-bit integers on at most
+# 32 images of the data set and on the two crops that images_to_compare adds.
 _COMPARED, _COMPARED_INT8 = 8, 32
 
 
@@ -45,8 +46,9 @@ class ExportedDetector:
             image. None for 8-bit integers and for torch.
         score_difference: Largest difference of a score from torch's. None for 8-bit integers and
             for torch.
-        agreement: For 8-bit integers, share in [0, 1] of the file's and torch's objects with a
-            score of 0.5 or more that the other one sees, too; None for float32 and for torch.
+        agreement: For 8-bit integers, share in [0, 1] of the objects with a score of 0.5 or more
+            (the file's and torch's together) that both the file and torch detect; None for float32
+            and for torch.
         milliseconds: Median time of one image on ``torch.get_num_threads()`` threads.
         ap: COCO's AP in percent; None without a data set to score on.
     """

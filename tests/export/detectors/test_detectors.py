@@ -276,7 +276,7 @@ def test_comparison_of_objects(
     change = moved(same, lambda f: Boxes(f.boxes, f.scores, 1 - f.classes))
     with pytest.raises(
         ExportError,
-        match=r"objects of which 0% agree with torch's, among those with a score of 0\.5",
+        match=r"agree with torch's: 0% of the file's and torch's objects with a score of 0\.5",
     ):
         compare_quantized(change, detector, pictures)
     assert compare_quantized(same, detector, pictures) == 1
