@@ -97,8 +97,8 @@ def _network_input(classifier: Classifier, pixels: Pixels) -> Tensor:
 def last_feature_map(classifier: Classifier) -> str:
     """Returns the name of the last layer with a feature map (N, C, H, W) of 7 x 7 or more.
 
-    For images with a side below 28 pixels, the side of the map must be at least a quarter of it, and
-    at least 2.
+    For images with a side below 28 pixels, the side of the map must be at least a quarter of that
+    side, and at least 2.
 
     Raises:
         PredictError: There is no such layer, or tokens or features in another layout follow it.

@@ -183,7 +183,7 @@ class Batches:
         return True
 
     def _why_known(self, key: str) -> str:
-        """Returns why the candidate with an id cannot be enqueued; "" if it is new to the search."""
+        """Returns why the candidate with an id cannot be enqueued; "" if the id is a new one."""
         trials = [*self._planner.warm_start, *self.load(), *self.running.values()]
         for trial in trials:
             if trial.id != key:
