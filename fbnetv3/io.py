@@ -22,10 +22,10 @@ MAX_BYTES = {
     "latency table": 2**26,
     "warm start": 2**26,
     "metrics": 2**28,
-    "log": 2**28,  # one batch of a search, compressed or not: about 30,000 trials
+    "log": 2**28,  # a batch in the log of a search, compressed or not: about 30,000 trials
     "index": 2**30,  # the index of a sharded data set: 2**26 for ImageNet
     "annotations": 2**32,  # COCO 2017 has 2**29
-    "storage": 2**32,  # a SQLite file that is copied: about a million trials
+    "storage": 2**32,  # a SQLite file that is read from a copy: about a million trials
     "weights": 2**36,
     "archive": 2**44,
 }

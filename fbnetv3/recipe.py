@@ -80,8 +80,8 @@ class Recipe:
             ``randaugment`` or ``trivialaugment``.
         randaugment_ops: Operations of RandAugment per image; 1 to 10.
         randaugment_magnitude: Strength of RandAugment's operations; 0 to 30.
-        cutmix: Alpha of CutMix's Beta distribution; 0 turns CutMix off. With mixup, too, each
-            batch draws one of the two with equal probability.
+        cutmix: Alpha of CutMix's Beta distribution; 0 turns CutMix off. If mixup is on as well,
+            each batch gets one of the two, drawn with equal probability.
         random_erasing: Probability with which a rectangle of an image is erased; in [0, 1].
         distill_alpha: Share of the distillation in the loss, if there is a teacher; in [0, 1].
         distill_temperature: Temperature of the distillation; > 0.

@@ -92,7 +92,7 @@ def require_detectron2() -> None:
 def quiet_detectron2() -> Iterator[None]:
     """Hides warnings of the deprecated torch.jit.script while detectron2 is imported.
 
-    fvcore and detectron2 call this function when they are imported.
+    fvcore and detectron2 call torch.jit.script when they are imported.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)

@@ -289,7 +289,7 @@ class Skip(nn.Module):
 
 
 class PointwiseAct(nn.Module):
-    """1x1 conv, optional batch norm and activation: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
+    """1x1 conv, batch norm if ``bn``, activation: (N, c_in, 1, 1) to (N, c_out, 1, 1)."""
 
     def __init__(self, c_in: int, c_out: int, bias: bool, act: str, bn: bool = False) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class FBNetClassifier(nn.Module):
         backbone: All stages, a :class:`FBNetBackbone`.
         head: Pooling and classifier, a :class:`ClassifierHead`. Its linear layer is ``head.fc``.
         num_features: Number of pooled features, the input of the classifier.
-        feature_info: The levels of :class:`~fbnetv3.modeling.features.FBNetFeatures`.
+        feature_info: A dict per level of feature maps; see ``feature_levels`` in ``features.py``.
 
     Raises:
         ArchError: A rate is not in [0, 1), or the pool is not allowed.

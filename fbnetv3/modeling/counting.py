@@ -26,7 +26,7 @@ from fbnetv3.modeling.classifier import build_model
 
 _aten = torch.ops.aten
 _LAYERS = (_aten.convolution, _aten._convolution, _aten.mm, _aten.addmm)
-"""Operations whose outputs are activations: those of convolutions and linear layers."""
+"""Operations of convolutions and linear layers, whose output elements count as activations."""
 _POOLS = (_aten.mean, _aten._adaptive_avg_pool2d, _aten.avg_pool2d)
 """Average pools and means; each input element is one multiply-add."""
 _IN_PLACE = {
@@ -34,7 +34,7 @@ _IN_PLACE = {
     for name in ("add", "clamp", "copy", "div", "erfinv", "fill", "mul", "normal", "uniform")
 } | {"aten::zero_", "aten::relu_", "aten::trunc_normal_", "aten::silu_", "aten::hardswish_"}
 """In-place operations. Tensors of the meta device have no values that could change, so these
-operations are skipped. This halves the time, most of which initialisations of weights take."""
+operations are skipped. This halves the time, which goes mostly into initialising weights."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def feature_levels(arch: Arch) -> list[dict[str, Any]]:
     Returns:
         For each level, timm's keys ``num_chs`` (channels), ``reduction`` (pixels of the image per
         pixel of the map, along a side), ``module`` (name of the stage) and ``index`` (of the
-        level); also ``stage``, the number of the stage, and ``exact``: whether, for an image whose
-        side is a multiple of the reduction, the side of the map is exactly 1/reduction of it.
+        level); also ``stage``, the number of the stage, and ``exact``: whether the side of the map
+        is the side of the image divided by the reduction, whenever that is a whole number.
         A layer whose ``dw_padding`` is not half its kernel size, rounded down, makes the levels
         from its stage on inexact.
     """

@@ -88,7 +88,7 @@ def _trace(module: nn.Module) -> fx.Graph | None:
 
 
 def _only_input(node: fx.Node) -> Any:
-    """Returns the module call whose output is used by ``node`` alone, or None."""
+    """Returns the module call that is the only input of ``node`` and has no other user, or None."""
     if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
@@ -96,7 +96,10 @@ def _only_input(node: fx.Node) -> Any:
 
 
 def _can_fold(parent: nn.Module, conv_name: str, bn_name: str, owners: Counter[int]) -> bool:
-    """Returns whether folding keeps outputs; ``owners`` counts the names of each module, by id."""
+    """Returns whether folding leaves outputs unchanged.
+
+    ``owners`` counts, by id of a module, the names under which the network contains it.
+    """
     conv, bn = parent.get_submodule(conv_name), parent.get_submodule(bn_name)
     # A subclass of a convolution may compute something else.
     if type(conv) not in _CONVS or not _is_batch_norm(bn):

@@ -38,7 +38,8 @@ def change_input_channels(model: nn.Module, in_channels: int) -> None:
         in_channels: Number of channels of the images, at least 1.
 
     Raises:
-        ArchError: The first convolution has another number of channels, and several groups.
+        ArchError: The first convolution has another number of input channels than
+            ``in_channels``, and cannot be adapted because it has several groups.
     """
     conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     if conv.in_channels == in_channels:

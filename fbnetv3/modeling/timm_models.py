@@ -99,7 +99,8 @@ def _allowed(timm: Any, name: str, exclude: str) -> list[str]:
     Args:
         timm: The package.
         name: Name of the network in timm.
-        exclude: An argument that timm sets itself, if the class has it.
+        exclude: Argument that timm rejected. It is left out even if the class has it, since timm
+            then sets it itself.
     """
     with torch.device("meta"):
         network = timm.create_model(name)

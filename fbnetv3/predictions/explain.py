@@ -29,7 +29,7 @@ MODULE, EXTRA = "pytorch_grad_cam", "explain"
 # Pixels: smallest long side of a shown image, height of a caption and of its text, and gaps.
 _PANEL, _TEXT, _FONT, _GAP = 256, 24, 17, 6
 _MIN_SIDE = 7
-"""Smallest side of the feature map: that of the last map of ImageNet networks at 224 pixels."""
+"""Smallest side of a usable feature map: networks for 224 pixels end with maps of 7 x 7."""
 
 
 class Explainer:
@@ -97,7 +97,8 @@ def _network_input(classifier: Classifier, pixels: Pixels) -> Tensor:
 def last_feature_map(classifier: Classifier) -> str:
     """Returns the name of the last layer with a feature map (N, C, H, W) of 7 x 7 or more.
 
-    For images below 28 pixels, a quarter of their side is enough, but at least 2 x 2.
+    For images with a side below 28 pixels, the side of the map must be at least a quarter of that
+    side, and at least 2.
 
     Raises:
         PredictError: There is no such layer, or tokens or features in another layout follow it.

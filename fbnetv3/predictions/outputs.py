@@ -73,7 +73,7 @@ def _csv_rows(file: IO[str], columns: Sequence[str]) -> Add:
 
 @contextmanager
 def _json_list(file: IO[str]) -> Iterator[Callable[[Any], None]]:
-    """Yields a function that appends a value to a list, one line each."""
+    """Yields a function that appends a value to a json list in a file, on a line of its own."""
     separator = "[\n"
 
     def append(value: Any) -> None:
@@ -105,7 +105,8 @@ def coco_records(
 ) -> Iterator[dict[str, Any]]:
     """Yields the boxes of an image as COCO results: ``bbox`` is x, y, width, height in pixels.
 
-    Without the ids of a COCO json, a result also has the path and the name of the class.
+    Without the ids of a COCO json, a result also has the path of the image (``file_name``) and the
+    name of the class (``category_name``).
 
     Args:
         prediction: Boxes of an image.

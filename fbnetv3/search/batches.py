@@ -121,7 +121,7 @@ class Batches:
         self._stored = None
 
     def history(self) -> History:
-        """Returns the batches of this process; those in the storage if it has none yet."""
+        """Returns the batches of this process or, before its first one, those in the storage."""
         if self.all:
             return History.of(self.all)
         if self._stored is None:
@@ -183,7 +183,7 @@ class Batches:
         return True
 
     def _why_known(self, key: str) -> str:
-        """Returns why the candidate with an id cannot be enqueued; "" if the search lacks it."""
+        """Returns why the candidate with an id cannot be enqueued; "" if the id is a new one."""
         trials = [*self._planner.warm_start, *self.load(), *self.running.values()]
         for trial in trials:
             if trial.id != key:
@@ -260,7 +260,8 @@ class Batches:
         waiting = {candidate.id: candidate for candidate in self.records.enqueued}
         if not waiting:
             return []
-        # The ids may be more than fit: finalists may take the place of a larger batch of stage 1.
+        # There may be more than ``size`` ids: if the search is continued with fewer iterations, a
+        # batch of finalists may have the number of a larger batch of stage 1 that took them.
         ids = self.records.enqueued_at(number)[:size]
         if not ids and number not in self.records.sizes:
             known = [*self._planner.warm_start, *(t for batch in self.all for t in batch)]

@@ -25,6 +25,6 @@ def gain(scores: _Scores, direction: str) -> _Scores:
 
 
 def best_score(scores: Iterable[float], direction: str) -> float:
-    """Returns the best of the scores; without any, -inf to maximize and inf to minimize."""
+    """Returns the best score; if there are no scores, -inf for ``maximize``, else inf."""
     gains = (gain(score, direction) for score in scores)
     return gain(max(gains, default=float("-inf")), direction)

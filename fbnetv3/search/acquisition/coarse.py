@@ -26,10 +26,10 @@ def first_batch(pool: Pool, count: int, statistic: str | None, *, log: bool = Fa
     Args:
         pool: Candidates in the order of their quasi-Monte Carlo sequence.
         count: Number of candidates to choose.
-        statistic: Statistic whose range is divided into ``count`` bins; the first candidate of each
-            bin is chosen and, in place of those of empty bins, the second, third, ... of the bins
-            that have them. If None, the head of the sequence is chosen, which is spread out by
-            construction.
+        statistic: Statistic whose range is divided into ``count`` bins. The first candidate of each
+            bin is chosen. If some bins are empty, the second candidates of the other bins follow,
+            then the third, until there are ``count``. If None, the head of the sequence is chosen,
+            which is spread out by construction.
         log: Whether bins have equal widths in the logarithm of the statistic, if all its values
             are positive.
 

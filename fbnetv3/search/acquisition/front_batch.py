@@ -115,8 +115,9 @@ class _Visit:
 class FrontImprovement:
     """Improvement of the hypervolume of a front.
 
-    The front has the non-dominated points among these: the posterior means of trained candidates,
-    and the predictions that stand in for the scores of pending and chosen ones, with exact costs.
+    Each trained candidate is a point, and so is each pending or chosen one that probably meets the
+    bounds on scores. A point consists of posterior means of the scores (fantasy labels for pending
+    and chosen candidates) and of the exact costs. The front has the non-dominated points.
 
     Args:
         candidates: Constrained space.

@@ -33,7 +33,7 @@ class Reserves:
     def complete(
         self, batch: Pool, part: FeasibleSpace, count: int, tried: set[bytes], score: Score | None
     ) -> Pool:
-        """Adds candidates to a batch until it has ``count``, or the part has no untried ones left.
+        """Adds candidates to a batch until it has ``count``, or no further untried ones are found.
 
         Args:
             batch: Candidates chosen so far.
@@ -59,7 +59,7 @@ class Reserves:
     def _pools(self, part: FeasibleSpace, size: int) -> Iterator[Pool]:
         """Yields the pool's candidates in a part of the space, then a sample of that part.
 
-        The sample has at least ``size`` candidates, or all candidates of the part.
+        The sample has at least ``size`` candidates, or all that :meth:`FeasibleSpace.sample` finds.
         """
         yield part.select(self._pool)
         requested, sample = self._samples.get(part.constraints, (0, self._pool))

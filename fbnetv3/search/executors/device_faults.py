@@ -18,7 +18,7 @@ TIME = "out of time"
 OUTSIDE = frozenset({DEVICE, DATA})
 """Kinds of faults that say nothing about the candidate."""
 NEEDS_NEW_PROCESS = frozenset({MEMORY, DEVICE})
-"""Kinds after which a process is not used again.
+"""Kinds of faults after which a worker process gets no further trials.
 
 After a device error, the CUDA context of the process is unusable. After memory ran out, the
 allocator may keep blocks of the failed training.

@@ -155,7 +155,7 @@ class LocalWorkers:
         return [replace(item, place=worker.place) for item in finished]
 
     def _retry(self, failed: Finished, worker: Worker) -> list[Finished]:
-        """Queues a trial again after its worker has ended, or returns it as failed."""
+        """Queues a trial again after its worker has ended; returns it after its second attempt."""
         finished = self._queue.retry(replace(failed, place=worker.place), worker.device)
         if not finished:
             _log.warning(
@@ -187,7 +187,7 @@ class LocalWorkers:
         return []
 
     def _reap(self, worker: Worker) -> list[Finished]:
-        """Removes a dead worker; queues its trial again, or returns it as failed."""
+        """Removes a dead worker; queues its trial again, or returns it after its second attempt."""
         assert worker.trial is not None
         self._workers.remove(worker)
         cause = worker.cause_of_death()

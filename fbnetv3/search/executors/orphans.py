@@ -27,7 +27,7 @@ def allow_children() -> None:
 
 
 class _ParentLink:
-    """Ends a forked process with its parent (on Linux), even if that ends right after the fork."""
+    """Ends a forked process when its parent ends (on Linux), even right after the fork."""
 
     def __init__(self) -> None:
         self._parent = os.getpid()
@@ -54,7 +54,7 @@ def die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    # A process stopped by SIGSTOP runs no threads. SIGCONT wakes it, so that the thread can exit.
+    # A process stopped by SIGSTOP runs no threads. SIGCONT wakes it, so that the thread can end it.
     _signal_when_parent_ends(signal.SIGCONT)
 
 

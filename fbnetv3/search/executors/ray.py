@@ -58,8 +58,9 @@ class RayWorkers:
             on this machine. If empty, the environment variable RAY_ADDRESS is used; if that is
             unset, a private cluster is started on this machine and ends with the search. A program
             that has called ``ray.init`` itself stays connected to its cluster.
-        shared: Folder that the evaluations write to. Every node must see this folder and the
-            working directory at the same paths as this process. If None, they write no files.
+        shared: Folder that the evaluations write to. If None, the evaluations write no files. Every
+            node must see the working directory, and this folder if there is one, at the same paths
+            as this process.
 
     Raises:
         SearchError: Ray is not installed, or a number is out of range.
