@@ -11,10 +11,10 @@ from fbnetv3.search.outcome import reason_text, short
 from fbnetv3.search.trial import Trial
 
 _HOW_TO_GO_ON = (
-    "They do not count as failed: once the cause is removed, the same command runs them again "
-    "(with other values of keys that affect results, it is another search, which needs a new "
-    "folder or storage); with stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES 0), failures "
-    "never end a search"
+    "These candidates do not count as failed: once the cause is removed, the same command runs "
+    "them again (a command with other values of keys that affect results starts another search, "
+    "which needs a new folder or storage); with stop_after_failures=0 (SEARCH.STOP_AFTER_FAILURES "
+    "0), failures never end a search"
 )
 
 

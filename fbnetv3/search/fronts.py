@@ -1,4 +1,4 @@
-"""The choice of candidates by a search for a Pareto front: batches, finalists, scores by name."""
+"""A search for a Pareto front: its batches and finalists, and the predictors of each score."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Fronts:
         Args:
             history: Trials so far.
             known: The same trials, with the scores by which they are compared.
-            part: Space and constraints.
+            part: Space with the constraints that the candidates must meet.
             failures: Model of failures; None: no candidate is predicted to fail.
             count: Number of candidates.
             tried: Keys of candidates that may not be chosen.
@@ -182,8 +182,9 @@ def check_several_scores(
     """Checks the settings of a search with several scores, or with bounds on scores.
 
     Raises:
-        SearchError: There is a warm start although scores have names; or there are several scores
-            or bounds on scores, and also rungs or a predictor without a posterior.
+        SearchError: There is a warm start, whose trials have one score without a name, but the
+            scores of the search have names; or the search has several scores or bounds on scores,
+            and it has rungs or a predictor without a posterior.
     """
     names = ", ".join(objectives.score_names or ONE_SCORE)
     if warm_start and objectives.score_names:

@@ -50,9 +50,9 @@ class History:
         Args:
             trials: Finished trials, in the order of their numbers.
             schedule: Batches of the search, with their sizes in the settings.
-            sizes: Size of each proposed batch, by number. Storages of earlier versions have none:
-                a batch that is smaller than in the settings then counts as unfinished, unless
-                the settings have no ``ahead`` and it has a successor.
+            sizes: Size of each proposed batch, by number of the batch. Storages of earlier versions
+                lack sizes: a batch that is smaller than in the settings then counts as unfinished,
+                unless ``ahead`` is 0 in the settings and the batch has a successor.
         """
         recorded = [number for number in sizes if number < schedule.count]
         count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
@@ -86,11 +86,11 @@ class Known:
         scores: Score of complete trials, by trial number: the score at the epoch of the early stop
             if there is one, else the final score. With rungs (numbers of epochs after which
             only some candidates train on), only replicates (trainings of finalists with another
-            seed) and the last complete trial of each candidate have a score. That of the latter is
-            an estimate of the score at the end of a whole training.
-        early_stop: The epoch after which trials stop, and the rank correlations behind it; None
-            without early stopping, until the first batch is finished, and if its reports do not
-            suffice.
+            seed) and the last complete trial of each candidate have a score. The score of such a
+            last trial is an estimate of the score at the end of a whole training.
+        early_stop: The epoch after which trials stop, and the rank correlations behind it; None if
+            there is no early stopping, if the first batch is unfinished, or if the reports of that
+            batch do not suffice.
         direction: ``maximize`` or ``minimize``.
         ladder: The candidates on their rungs; None: every trial trains in one go.
     """
@@ -179,9 +179,9 @@ def check_stored(
             statistics are not checked.
 
     Raises:
-        SearchError: A number occurs twice, or a candidate does without training for more epochs at
-            a rung; or the config, id, batch, stage, number, epochs, seed, objectives or statistics
-            of a trial do not fit this search.
+        SearchError: Two trials have the same number; a candidate has two trials, and the second
+            does not train it for more epochs, up to a higher rung; or the config, id, batch, stage,
+            number, epochs, seed, objectives or statistics of a trial do not fit this search.
     """
     try:
         with data_errors(SearchError, "a config"):

@@ -134,7 +134,10 @@ class Cluster:
 
 @contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Restores the handler of SIGTERM: Ray's own exits at once, before checkpoints are saved."""
+    """Restores the handler of SIGTERM that the block replaces.
+
+    The block calls ``ray.init``, whose handler would end the process before checkpoints are saved.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

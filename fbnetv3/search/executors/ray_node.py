@@ -23,8 +23,8 @@ class NodeContext:
         folder: Working directory, to which the paths in configs are relative.
         environment: Variables of the search process whose names begin with ``FBNETV3_``; the
             workers get them.
-        marker: File in the shared folder by which a node recognises that folder; None if
-            evaluations write no files.
+        marker: File in the shared folder by which a node recognises that folder; None if no folder
+            is shared.
     """
 
     folder: str
@@ -48,9 +48,10 @@ class NodeContext:
             self.marker.unlink(missing_ok=True)
 
     def folder_error(self, node: str) -> str | None:
-        """Returns an error message if this node lacks a folder or cannot write to the shared one.
+        """Returns an error message if this node cannot use the search's folders, otherwise None.
 
-        Returns None if it can use both, or if it has the working directory and none is shared.
+        The node must have the working directory and, if there is a shared folder, that folder,
+        with write access.
 
         Args:
             node: Address of this node, for the message.

@@ -49,7 +49,8 @@ def read_run_config(folder: RunFolder, opts: Sequence[Any] = ()) -> CfgNode:
     unused = ("SEARCH.CANDIDATES", "SEARCH.RAY.ADDRESS", "OUTPUT_DIR")
     cfg = _read(str(folder.config), list(opts), unused)
     cfg.defrost()
-    cfg.OUTPUT_DIR = str(folder.path)  # not in opts, which are parsed as literals
+    # Not set through opts, whose values are parsed: a folder named 2024 would be read as a number.
+    cfg.OUTPUT_DIR = str(folder.path)
     cfg.freeze()
     folder.check_files(file_hashes(cfg))
     return cfg

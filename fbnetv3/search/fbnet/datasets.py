@@ -37,8 +37,9 @@ def num_classes_from_config(cfg: CfgNode) -> int:
     """Returns the number of classes for which the costs of candidates are computed.
 
     This is SEARCH.FINAL_CLASSES, the number of classes of the final networks. If it is 0, this is
-    the number of classes of the candidates: the final networks have as many, or an earlier version
-    of fbnetv3, which lacked the key, started the run.
+    the number of classes on which candidates train. The key is 0 if the final networks have the
+    same number of classes, or if the run was started by an earlier version of fbnetv3, which lacked
+    the key.
 
     Raises:
         FBNetError: The number depends on the training set, which cannot be opened.
@@ -51,7 +52,8 @@ def _training_classes(cfg: CfgNode) -> int:
     """Returns the number of classes of DATASETS.TRAIN."""
     if not is_detector(cfg):
         return len(open_training_set(cfg).classes)
-    from fbnetv3.search.fbnet.detectors import num_detector_classes  # as in register_search_split
+    # Imported late, as in register_search_split.
+    from fbnetv3.search.fbnet.detectors import num_detector_classes
 
     return num_detector_classes(cfg, dataset_names(cfg)[0])
 
@@ -115,7 +117,8 @@ def chance_score(cfg: CfgNode) -> float:
     if not is_detector(cfg):
         scored = build_dataset(register_search_split(cfg)[1])
         return chance_map(scored) if scored.is_multi_label else chance_top1(scored)
-    from fbnetv3.search.fbnet.detectors import chance_ap  # as in register_search_split
+    # Imported late, as in register_search_split.
+    from fbnetv3.search.fbnet.detectors import chance_ap
 
     return chance_ap(cfg, *dataset_names(cfg))
 

@@ -248,8 +248,8 @@ def final_training(search_cfg: CfgNode, training_cfg: CfgNode) -> CfgNode:
     """Returns the config with which winners are trained after the search.
 
     Args:
-        search_cfg: Config of the search; SEARCH.FINAL has the keys and values of the winners'
-            trainings that differ from those of the candidates'.
+        search_cfg: Config of the search; SEARCH.FINAL has pairs KEY, VALUE, which replace values of
+            ``training_cfg``.
         training_cfg: Config of the candidates' trainings.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The group ``detector`` of a space: variables of a detector besides its backbone and recipe."""
+"""The group ``detector`` of a space: what it sets besides the backbone and the group ``recipe``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FIELDS = {
 }
 """Fields of the group. The config's anchor sizes are multiplied by ``anchor_scale``.
 
-The values of the other fields replace those of their keys.
+The value of any other field replaces the value of its config key.
 """
 
 

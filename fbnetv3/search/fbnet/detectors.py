@@ -233,7 +233,8 @@ def detector_values(cfg: CfgNode, space: FBNetSpace, config: Mapping[str, Any]) 
 def _matters(name: str, value: Any, space: FBNetSpace, config: Mapping[str, Any]) -> bool:
     """Returns whether a field applies to a candidate.
 
-    Only a field of the recipe may not apply: if a variable sets it that is inactive.
+    A field of the part ``recipe`` does not apply if its variable is inactive (the condition
+    ``when`` does not hold). All other fields always apply.
     """
     if not isinstance(value, Ref) or FIELDS[name].part == "architecture":
         return True

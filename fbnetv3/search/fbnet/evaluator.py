@@ -152,8 +152,9 @@ def evaluator_from_config(setup: SearchSetup, folder: str) -> Callable[[Trial], 
 def steps_per_epoch(cfg: CfgNode) -> int:
     """Returns the number of steps per epoch; the scores of a training are recorded by step.
 
-    A step is an epoch, so that the number is 1, or an iteration for a detector that is not scored
-    after whole epochs (see :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`).
+    For a detector that is not scored after whole epochs, a step is an iteration (see
+    :func:`~fbnetv3.search.fbnet.datasets.counts_iterations`). Otherwise, a step is an epoch, and
+    the number is 1.
     """
     if not counts_iterations(cfg):
         return 1

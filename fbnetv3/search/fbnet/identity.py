@@ -24,8 +24,8 @@ from fbnetv3.weights.run_folder import weights_in
 def file_hashes(cfg: CfgNode) -> dict[str, str]:
     """Returns the sha256 of each file that affects the results, by the key that contains its path.
 
-    If a key names the folder of a training, the file is that of the training's weights. Values
-    that are no existing file, such as the name of a built-in space, are left out.
+    If a key names the folder of a training, the weights file in that folder is hashed. Values that
+    are no existing file, such as the name of a built-in space, are left out.
 
     Raises:
         SearchError: A file cannot be read.
@@ -81,10 +81,10 @@ def default_values() -> dict[str, Any]:
 def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
     """Returns the values on which scores and costs depend, besides the candidate itself, by key.
 
-    They are the keys of the training and of the data, and ``_SCORE_KEYS``, that differ from their
-    defaults, and the sha256 of the space's table, of the architecture file and of the teacher's
-    weights. Keys that hardly affect scores, such as MODEL.DEVICE, and the latency table are left
-    out.
+    The keys of the training, the keys of the data and ``_SCORE_KEYS`` are included if their values
+    differ from the defaults. The sha256 of the space's table, of the architecture file and of the
+    teacher's weights are included, too. Keys that hardly affect scores, such as MODEL.DEVICE, and
+    the latency table are left out.
 
     Args:
         setup: Config and space of the search.

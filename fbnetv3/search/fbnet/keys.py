@@ -36,7 +36,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "PRETRAIN": (True, "Pre-train the architecture encoder on statistics such as MACs."),
     "EARLY_STOP": (
         0.92,
-        "Later batches stop at an epoch with this rank correlation to final scores; 0: never.",
+        "Later batches train to an epoch with this rank correlation to final scores; 0: in full.",
     ),
     "EARLY_STOP_OVER": (
         "better_half",
@@ -52,7 +52,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     ),
     "OBJECTIVES": (
         [],
-        "Objectives of a Pareto front: ['score', '-macs']; - minimises; []: the score alone.",
+        "Objectives of a Pareto front: ['score', '-macs']; '-': minimised; []: the score alone.",
     ),
     "FINALISTS": (8, "Number of stage 2 candidates that are trained before the winner is named."),
     "FINAL_SEEDS": (1, "Number of trainings of each finalist, with different random seeds."),

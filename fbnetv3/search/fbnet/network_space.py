@@ -246,7 +246,7 @@ class NetworkSpace(TableSpace):
         return NetworkStatistics(self.network_name, self.side, self.costs(num_classes))
 
     def costs(self, num_classes: int) -> NetworkCosts:
-        """Returns the costs of networks with a number of classes; each is counted when first asked.
+        """Returns the costs of networks with ``num_classes`` outputs, counted when first needed.
 
         Args:
             num_classes: Number of outputs of the classifier.

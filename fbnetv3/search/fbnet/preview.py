@@ -57,7 +57,7 @@ class SearchPreview:
             return "\n".join([*self.plan, f"the search is done, after {self.finished} trials"])
         batch = self.trials[-1].batch
         count = f"batch {batch + 1}: {len(self.trials)} of at most {self.total} trials"
-        done = f", {self.finished} of them finished" if self.finished else ""
+        done = f"; {self.finished} trials have finished" if self.finished else ""
         return "\n".join([*self.plan, f"{count}{done}", *self._table(), *self._cost()])
 
     def _table(self) -> list[str]:
@@ -88,8 +88,8 @@ class SearchPreview:
 def preview_search(cfg: CfgNode, folder: str | os.PathLike[str]) -> SearchPreview:
     """Returns the next batch of a search.
 
-    Nothing is trained, and nothing is written to the folder or the storage.
-    The config and the data are checked as they are before a search.
+    Nothing is trained, and nothing is written to the folder or the storage. The config and the data
+    are checked in the same way as at the start of a search.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.

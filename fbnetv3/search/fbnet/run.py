@@ -105,9 +105,9 @@ def run_search(
 ) -> SearchRun:
     """Runs a search in a folder, or resumes the search that the folder holds.
 
-    KeyboardInterrupt, or the end of SEARCH.MAX_HOURS, ends the search after running trainings have
-    saved a checkpoint. The same call then resumes it. A larger SEARCH.ITERATIONS continues a search
-    that has ended.
+    KeyboardInterrupt, or the end of SEARCH.MAX_HOURS, ends the search once the trainings that are
+    running have saved checkpoints. The same call then resumes it. A larger SEARCH.ITERATIONS
+    continues a search that has ended.
 
     Args:
         cfg: Config of the search; see :func:`~fbnetv3.search.fbnet.read_search_config`.
@@ -260,7 +260,8 @@ def _run(
     search.ask()
     finished = search.finished_trials()
     log.check(finished)
-    # Written after all checks: a rejected config would make the corrected one look like a change.
+    # Written after all checks: if a rejected config were stored, the corrected one would be refused
+    # as another config.
     folder.write_config(cfg.dump(), file_hashes(cfg), changes_yaml(cfg, get_search_cfg()))
     keep_costs(setup, folder.costs)
     if finished:

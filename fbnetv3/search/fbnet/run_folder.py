@@ -39,7 +39,7 @@ class RunFolder:
         log: Path of the folder with the log of finished batches.
         costs: Path of the json file with the costs of candidates that are networks of a library or
             a user, which are built and counted one by one.
-        storage: URL of the search's own database.
+        storage: URL of the database ``search.db`` in the folder, used if SEARCH.STORAGE is empty.
 
     Raises:
         SearchError: The path is not valid as UTF-8.
@@ -109,7 +109,7 @@ class RunFolder:
         """Locks the folder for this process, until the block or the process ends.
 
         Raises:
-            SearchError: Another process holds the folder; the message names it.
+            SearchError: Another process holds the folder; the message names the process.
             WriteError: A link in the folder leads out of it.
         """
         self.path.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,7 @@ def _facts(cfg: CfgNode, search: JointNAS) -> dict[str, str]:
 
 
 def _length(cfg: CfgNode) -> str:
-    """Returns the length of a training by the config; the space may set another length."""
+    """Returns the length of trainings in the config as text; the space may set another length."""
     if cfg.SOLVER.MAX_EPOCHS > 0:
         epochs = cfg.SOLVER.MAX_EPOCHS
         return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"

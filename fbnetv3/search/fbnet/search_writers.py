@@ -43,7 +43,7 @@ class SearchWriters:
     def __init__(self, cfg: CfgNode, finished: int = 0) -> None:
         check_names(cfg)
         folder = Path(cfg.OUTPUT_DIR)
-        # Rows are numbered from 1; this process begins with row ``finished + 1``.
+        # Finished trials are numbered from 1; this process records from ``finished + 1`` on.
         run = WriterRun(folder, plain_config(cfg), finished + 1, str(folder), is_search=True)
         writers = {n: make_writer(n, run) for n in cfg.WRITERS if n not in _LEFT_OUT}
         self._writers = [StorageWriter(w, n) for n, w in writers.items() if isinstance(w, Writer)]

@@ -59,8 +59,8 @@ def read_conditions(
 def is_active(name: str, space: SearchSpace, config: Mapping[str, Any]) -> bool:
     """Returns whether a variable has an effect in a candidate.
 
-    It has one if it has no conditions, or if one of them holds and compares a variable that has an
-    effect itself.
+    A variable without conditions always has an effect. A variable with conditions has an effect if
+    at least one of them holds and the earlier variable that this condition compares has an effect.
 
     Args:
         name: Name of the variable.
@@ -84,7 +84,7 @@ def _condition(variable: str, value: Any) -> When:
 
 
 def _check_reachable(name: str, conditions: Iterable[When], parameter: Parameter) -> None:
-    """Checks that a choice can have each value of a ``==`` or ``!=``: none is misspelt."""
+    """Checks that ``==`` and ``!=`` compare a choice only with values that it can have."""
     if parameter.is_ordered:
         return
     choices = [parameter.value(level) for level in range(parameter.size)]

@@ -199,8 +199,9 @@ def check_ops(row: Mapping[str, Any]) -> None:
         row: Value by key: plain, or a :class:`Parameter`.
 
     Raises:
-        SearchError: As in :func:`check_row_values`, or the ops of the row do not fit its keys or
-            each other, or a layer with a stride above 1 may have no depthwise convolution.
+        SearchError: As in :func:`check_row_values`; or the ops of the row do not fit its keys or
+            each other; or, in some candidates, a layer with a stride above 1 would lack a depthwise
+            convolution.
         ArchError: An op is unknown.
     """
     op = row.get("op")

@@ -26,7 +26,8 @@ class RegisteredStatistics:
         names: Names of registered statistics.
 
     Attributes:
-        may_refuse: Whether the statistics of the space may be NaN, for candidates that it refuses.
+        may_refuse: Whether the statistics of the space may be NaN, which marks candidates that are
+            not in the space, for example because their networks cannot be built.
         is_slow: Whether the statistics of the space take long.
     """
 
@@ -44,8 +45,8 @@ class RegisteredStatistics:
     def __call__(self, configs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Returns each statistic of a list of configs as an array of shape (candidates,).
 
-        A candidate that the space refuses has NaN as each statistic, and the registered functions
-        are not called with it.
+        If a statistic of the space is NaN for a candidate, the registered functions are not called
+        with that candidate, and its registered statistics are NaN, too.
 
         Raises:
             FBNetError: A registered function raised it.
@@ -68,7 +69,7 @@ def _number(name: str, function: Callable[..., Any], network: Any) -> float:
         value = float(function(network))
     except FBNetError:
         raise
-    except Exception as error:  # of a user's code
+    except Exception as error:  # a user's function may raise anything
         problem = f"{type(error).__name__}: {first_line(error)}"
         raise SearchError(f"statistic {name} failed for a candidate ({problem})") from error
     if not np.isfinite(value):

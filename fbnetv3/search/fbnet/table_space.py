@@ -122,8 +122,8 @@ class TableSpace(ABC):
     def probes(self) -> list[dict[str, Any]]:
         """Returns the candidates with the first, and with the last, level of every variable.
 
-        Before a search, the training of at least one of them must be set up without error, which
-        checks the config.
+        Before a search, their trainings are set up in order to check the config; at least one of
+        them must be set up without error.
         """
         corners = [self.space.sizes * 0, self.space.sizes - 1]
         return [self.space.configs(self.space.canonical(levels[None]))[0] for levels in corners]
@@ -141,9 +141,8 @@ class TableSpace(ABC):
         """Returns the recipe of a candidate.
 
         A field whose variable has no effect, since its condition ``when`` does not hold, keeps the
-        value of ``base``. With
-        SGD, a learning rate that the space sets is multiplied by the table's ``sgd_lr_factor``
-        (paper, Table 1).
+        value of ``base``. With SGD, a learning rate that the space sets is multiplied by the
+        table's ``sgd_lr_factor`` (paper, Table 1).
 
         Args:
             config: Value by variable.

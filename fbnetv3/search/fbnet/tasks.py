@@ -130,9 +130,10 @@ def check_task(setup: SearchSetup) -> None:
     """Checks that the trainings of a search read all that its space sets, and can be compared.
 
     Raises:
-        SearchError: The space sets something that the trainings do not read, that SEARCH.FINAL sets
-            too, or that makes trainings differ in length where they must not, or a search over
-            detectors has a space of other networks than FBNets; the message names the cause.
+        SearchError: The space sets a value that the trainings do not read or that SEARCH.FINAL sets
+            too; the space sets the length of the trainings twice, or although SEARCH.RUNGS,
+            SEARCH.EARLY_STOP or the schedule forbids it; or the search is over detectors, and the
+            networks of its space are not FBNets. The message names the cause.
     """
     cfg = setup.cfg
     check_rungs(cfg, [*setup.space.recipe_fields, *setup.space.detector])

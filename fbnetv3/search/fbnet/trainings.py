@@ -36,7 +36,7 @@ def candidate_training(
     if cfg.SEED >= 0:  # below 0, every training draws a seed of its own
         cfg.SEED += replicate
     if not is_detector(cfg) or setup.cfg.SEARCH.HOLD_OUT:
-        cfg.DATA.CHECK_IMAGES = False  # checked when the images are divided, or in preflight.py
+        cfg.DATA.CHECK_IMAGES = False  # preflight.py checks the images in these two cases
     loaders = setup.cfg.SEARCH.LOADER_WORKERS
     if isinstance(loaders, int) and loaders >= 0:
         cfg.DATALOADER.NUM_WORKERS = loaders
@@ -83,7 +83,7 @@ def _candidate_config(
     else:
         values = recipe_to_config(setup.space.recipe(config, recipe_from_config(setup.cfg)))
     network = setup.space.network_keys(config, num_classes, arch_file)
-    if is_detector(cfg):  # keeps its MODEL.ARCH_VARIANT, and takes images that are not square
+    if is_detector(cfg):  # its config keeps MODEL.ARCH_VARIANT, and its images need not be square
         network = {k: v for k, v in network.items() if k not in _CLASSIFIER_KEYS}
     elif "INPUT.RESOLUTION" in network:
         network["INPUT.RESIZE"] = _resize(setup.cfg, network["INPUT.RESOLUTION"])

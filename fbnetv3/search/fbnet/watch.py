@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class RunWatch:
     """Callback of ``JointNAS.run`` that shows progress and logs finished batches.
 
-    Before each batch it shows how well the predictor has predicted scores so far, its report card
-    (:class:`~fbnetv3.search.predictors.report_card.ReportCard`), if there is one.
+    Before each batch, it shows the report card of the predictor, if there is one
+    (:class:`~fbnetv3.search.predictors.report_card.ReportCard`): how well the predictor has
+    predicted scores so far.
 
     Args:
         progress: Display of the events.
@@ -44,7 +45,7 @@ class RunWatch:
             self.keep(search)
 
     def keep(self, search: JointNAS) -> None:
-        """Writes the finished batches that the log lacks to the log."""
+        """Writes all finished batches to the log, except those that it contains already."""
         self._log.write(
             search.trials, search.settings, search.order, self._scored_by, search.identity
         )

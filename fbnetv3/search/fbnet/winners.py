@@ -143,7 +143,8 @@ def write_front(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> 
     front = result.pareto()
     kept = {_front_name(trial) for trial in front}
     for path in folder.front.glob("trial_*.yaml"):
-        if not {path.stem, path.stem.rpartition("_")[0]} & kept:  # and _full, _arch
+        # Files of a trial: NAME.yaml, NAME_full.yaml and NAME_arch.yaml.
+        if not {path.stem, path.stem.rpartition("_")[0]} & kept:
             path.unlink()
     folder.front.mkdir(parents=True, exist_ok=True)
     return [

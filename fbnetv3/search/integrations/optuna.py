@@ -51,10 +51,10 @@ class JointNASSampler(BaseSampler):
     at random by default. From then on, the variables that all complete trials have (Optuna's
     intersection search space) are sampled together: spread out over the space until
     ``n_startup_trials`` are complete, and by the search's Gaussian process and networks afterwards.
-    All other variables, such as those below a condition, are still sampled by
-    ``independent_sampler``, and a warning says so once. Each constraint of the trials has a
-    Gaussian process of its own: samples are chosen that probably meet all constraints, and improve
-    on the best trial that meets them.
+    All other variables, such as those that the objective function suggests in only one branch of an
+    ``if``, are still sampled by ``independent_sampler``, and a warning says so once. Each
+    constraint of the trials has a Gaussian process of its own: samples are chosen that probably
+    meet all constraints, and improve on the best trial that meets them.
 
     With ``n_jobs=1``, the samples follow from the seed and the results. Processes that share a
     study do not know what the samplers of the others have just proposed; threads do.

@@ -68,7 +68,8 @@ class JointNASSearcher(Searcher):
         self._space, self._arguments = space, arguments
         self._search: JointNAS | None = None
         self._numbers: dict[str, int] = {}  # numbers of trials by Tune's ids
-        # by number of the trial: scores by training_iteration, and (score, reason of a failure)
+        # Both by number of the trial: the scores by training_iteration, and the result of a trial
+        # that has ended, a pair (score, reason of a failure).
         self._reports: dict[int, dict[int, float]] = {}
         self._results: dict[int, tuple[float | None, str | None]] = {}
 
@@ -82,7 +83,7 @@ class JointNASSearcher(Searcher):
         if self._search is None:
             if not self._metric or self._mode not in _DIRECTIONS:
                 raise SearchError(
-                    "JointNASSearcher needs metric= and mode='max' or 'min', of its own or in "
+                    "JointNASSearcher needs metric= and mode='max' or 'min': as arguments, or in "
                     "TuneConfig"
                 )
             direction = _DIRECTIONS[self._mode]

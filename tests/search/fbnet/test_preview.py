@@ -68,7 +68,7 @@ def test_more_iterations_continue_the_run_of_a_folder(tmp_path: Path) -> None:
     preview = preview_search(_cfg(2), tmp_path / "run")
     after = {p: p.read_bytes() for p in sorted((tmp_path / "run").rglob("*")) if p.is_file()}
     assert after == files
-    assert "batch 3: 3 of at most 8 trials, 4 of them finished" in str(preview)
+    assert "batch 3: 3 of at most 8 trials; 4 trials have finished" in str(preview)
     result = run_search(_cfg(2), tmp_path / "run").result
     assert result.trials[:4] == before.trials
     assert [t.id for t in result.trials[4:7]] == [t.id for t in preview.trials]
