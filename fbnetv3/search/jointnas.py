@@ -150,7 +150,7 @@ class JointNAS:
 
     @property
     def order(self) -> dict[str, Any]:
-        """With ``ahead``: ``running_at_batch_N`` has the trials that ran when N was proposed."""
+        """``running_at_batch_N``: numbers of trials running when N was proposed, with ``ahead``."""
         return self._batches.records.order
 
     @property

@@ -184,9 +184,8 @@ class Planner:
                 proposed only if there are no others.
 
         Returns:
-            The trials; in ``fine``, ``final_seeds`` trials for each candidate. If the space is
-            exhausted, there are fewer than ``count`` new candidates; in ``fine`` without scores,
-            only the enqueued ones.
+            The trials; in ``fine``, ``final_seeds`` for each candidate. An exhausted space gives
+            fewer than ``count`` new candidates, ``fine`` without scores only the enqueued ones.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)
