@@ -63,11 +63,11 @@ class JointNAS:
         study: Name of the search in the storage, which may hold many.
         evaluator_config: Settings that affect the scores besides the candidate, as plain values by
             name, such as ``{"epochs": 5}``. The storage keeps them and refuses other ones.
-        read_only: Whether to write nothing to the storage, for :meth:`result` and :meth:`evolve`. A
-            SQLite file, which may be untrusted, is copied, and its trials' statistics are checked.
-        stop_after_failures: Number of candidates after which :meth:`run` ends with an error, if
-            they failed in a row for a cause outside of them (their device or data), or if they
-            were the first ones and all failed. They run again in the next run. 0: never.
+        read_only: Whether to write nothing to the storage, which suffices for :meth:`result` and
+            :meth:`evolve`. It may be untrusted: a SQLite file is copied, statistics are checked.
+        stop_after_failures: Number of failures that end :meth:`run` with an error: in a row and
+            caused by the device or the data, or of the first candidates submitted, if no candidate
+            has a score. The failed candidates run again in the next run. 0: failures never end it.
         **changes: Fields of :class:`SearchSettings` in place of those of ``settings``.
 
     Raises:
@@ -128,13 +128,13 @@ class JointNAS:
 
     @property
     def trials(self) -> list[Trial]:
-        """Copies of trials proposed or replayed since the first ask or the last :meth:`retry`."""
+        """Copies of trials that :meth:`ask` has proposed or read since the last :meth:`retry`."""
         return [trial.copy() for batch in self._batches.all for trial in batch]
 
     def finished_trials(self) -> list[Trial]:
-        """Returns copies of the trials in the storage, including batches that are not replayed yet.
+        """Returns copies of the trials in the storage, also of those that ask has not read yet.
 
-        Batches after a trial that :meth:`retry` put back are replayed only once it has finished.
+        Without ``ahead``, :meth:`ask` reads a batch only once all earlier batches have finished.
         """
         return [trial.copy() for trial in self._batches.load()]
 
@@ -150,7 +150,7 @@ class JointNAS:
 
     @property
     def order(self) -> dict[str, Any]:
-        """With ``ahead``: numbers of the trials running at proposals (``running_at_batch_N``)."""
+        """``running_at_batch_N``: numbers of trials running when N was proposed, with ``ahead``."""
         return self._batches.records.order
 
     @property
@@ -226,8 +226,8 @@ class JointNAS:
     def retry(self, trial: Trial) -> None:
         """Puts a failed trial back: it runs again, and keeps the reason of its failure.
 
-        Batches that were proposed since its failure do not change: for them, it counts as failed.
-        :meth:`ask` returns it; without ``ahead``, once all batches before its own have finished.
+        Later batches that have results do not change: for them, the trial still counts as failed.
+        :meth:`ask` returns it; without ``ahead``, only once all earlier batches have finished.
 
         Args:
             trial: Trial of the search, such as one of :attr:`SearchResult.trials`.

@@ -1,10 +1,10 @@
 """The objectives of a search: scores, and costs that are known before a training.
 
-The name of a statistic is a cost, ``score`` is the number that an evaluation returns, and any other
-name is a score of an evaluation that returns several (``{"top1": ..., "robust": ...}``). Values
-keep the user's sign in trials, storages and reports. Candidates are compared by gains: values with
-the sign for which higher is better. An array of points has a column of gains for each objective:
-the scores first, then the costs.
+The name of a statistic stands for a cost, ``score`` for the number that an evaluation returns, and
+any other name for one of the scores of an evaluation that returns several (``{"top1": ...,
+"robust": ...}``). Values keep the user's sign in trials, storages and reports. Candidates are
+compared by gains: values with the sign for which higher is better. An array of points has a column
+of gains for each objective: the scores first, then the costs.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Objectives:
 
 
 def as_objectives(value: object) -> tuple[str, ...]:
-    """Returns objectives as strings, after checking all that needs no names of statistics.
+    """Returns objectives as strings, after all checks for which statistics need not be known.
 
     Args:
         value: Texts such as ``["score", "-latency_ms"]``; None: ``["score"]``.
@@ -146,7 +146,7 @@ def objectives_of(
 
     Args:
         texts: Objectives as :func:`as_objectives` returns them.
-        direction: Direction of the search, which is that of its first score.
+        direction: Direction of the search; its first score must have the same direction.
         statistics: Names of the statistics.
         bounded: Names of the scores that have bounds.
 

@@ -170,9 +170,9 @@ class Planner:
         *,
         avoid_failures: bool = True,
     ) -> list[Trial]:
-        """Returns the trials of the next batch, of new and of partly trained candidates.
+        """Returns the trials of the next batch: new candidates, and partly trained ones that go on.
 
-        With ``rungs`` (numbers of epochs), partly trained ones go on to a higher one.
+        Only with ``rungs`` (numbers of epochs) do candidates train in parts, from rung to rung.
 
         Args:
             history: Trials so far, some of which may still run.
@@ -184,8 +184,8 @@ class Planner:
                 proposed only if there are no others.
 
         Returns:
-            The trials; in ``fine``, ``final_seeds`` for each candidate. If the space is exhausted,
-            there are fewer than ``count``; in ``fine`` without scores, only the enqueued ones.
+            The trials; in ``fine``, ``final_seeds`` for each candidate. An exhausted space gives
+            fewer than ``count`` new candidates, ``fine`` without scores only the enqueued ones.
         """
         known, model = self.known(history), self.models.latest(history)
         promoted = self._promotion.trials(history, known, model, stage)
@@ -378,8 +378,8 @@ class Planner:
     def _whole(self, known: Known, count: int, enqueued: int) -> set[int]:
         """Returns the indices of the new candidates that train in full at once despite rungs.
 
-        They are the first candidates of each budget's share; where expected improvement chose
-        candidates, those with the highest one. Enqueued candidates are not among them.
+        They are the first candidates of each budget's share, which have the highest expected
+        improvement if the candidates were chosen by it. Enqueued candidates are not among them.
 
         Args:
             known: Trials so far.

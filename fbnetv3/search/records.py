@@ -92,7 +92,7 @@ class Retries:
         """Returns stored trials without the failures after which a trial was put back.
 
         Args:
-            trials: Trials; several of one number are in the order in which they were stored.
+            trials: Stored trials; trials with the same number are in the order of their storage.
         """
         kept: list[Trial] = []
         passed: Counter[int] = Counter()

@@ -16,8 +16,8 @@ The first ``MIN_PAIRS`` candidates of a search, those of a warm start included, 
 without a stop at a rung. They show how much the scores of a rung say about the final ones, and they
 were not chosen by these scores. Later, a share e_1 / e_last of the new candidates of a batch, at
 least one, train in full at once: the first ones, which have the highest expected improvement if
-this chose the batch. Otherwise, a promising candidate would need a batch for each rung before the
-search learns its final score.
+the batch was chosen by it. Otherwise, a promising candidate would need a batch for each rung before
+the search learns its final score.
 
 A candidate's final score is estimated from its score at the last rung that it has reached
 (``predictors/final_scores.py``). The lowest rungs are left out if their scores are known to have a
@@ -102,10 +102,10 @@ class Ladder:
 
     Attributes:
         rungs: The numbers of epochs.
-        last: The complete trial with the most epochs of each candidate that has a complete one, by
-            id, in the order of first occurrence.
+        last: For each candidate with a complete trial, by id, its complete trial with the most
+            epochs; in the order in which the candidates first occur among the trials.
         estimates: Distributions of the final gains (scores, negated if the lowest is the best) of
-            these candidates, in the same order, divided by a power of two.
+            these candidates, in the same order; all gains are divided by one power of two.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Ladder:
         return len(lines)
 
     def finished_scores(self) -> dict[int, float]:
-        """Returns the scores at the highest rung that a candidate has finished, by trial number."""
+        """Returns the scores at the highest rung that any candidate finished, by trial number."""
         top = max(map(self._rung, self.last.values()), default=0)
         finished = (t for t in self.last.values() if self._rung(t) == top)
         return {t.number: t.final_score for t in finished if t.final_score is not None}
@@ -274,7 +274,7 @@ def continued(trial: Trial, number: int, batch: int, epochs: int, predicted: flo
 def expected_promotions(rungs: Sequence[int], batch_size: int, batches: int) -> int:
     """Returns how often candidates go on to a next rung in a number of batches of stage 1.
 
-    No candidate fails, and no rung is left out.
+    The count assumes that no candidate fails and that no rung is left out.
 
     Args:
         rungs: Numbers of epochs; (): no rungs.

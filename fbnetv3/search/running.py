@@ -112,7 +112,7 @@ class RunLoop:
         return any(t.state == "complete" for t in self.batches.load())
 
     def _stop_if(self, problem: tuple[str, set[int]] | None) -> None:
-        """Raises a SearchError if there is a problem; the next run evaluates its trials again."""
+        """Raises a SearchError for a problem, whose failed trials the next run evaluates again."""
         if problem is not None:
             text, numbers = problem
             self.batches.reopen(numbers)

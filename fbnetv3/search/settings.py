@@ -27,9 +27,9 @@ _MOST_PARTS, _LEAST_PART = 3, 16
 """Largest number of parts of the first batch, and smallest number of candidates of a part."""
 _LOWEST = {"pool_size": 1, "batch_size": 1, "iterations": 1, "final_seeds": 1}
 _LOWEST |= {"finalists": 0, "ahead": 0, "seed": 0}
-"""Smallest allowed value of each setting that is a whole number, besides ``first_parts``."""
+"""Smallest allowed value of each setting that is a whole number, except ``first_parts``."""
 _MAX_CHARACTERS = 300
-"""Largest number of characters that describe a variable or constraint before a hash follows."""
+"""Characters after which the description of a variable or constraint is cut; a hash follows."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class SearchSettings:
         batch_size: Number of candidates trained per batch of stage 1 (m); at least 1.
         first_parts: Number of parts in which the first batch is trained, from 1 to ``batch_size``;
             their sizes differ by at most one candidate. The first part is spread over the space;
-            the predictor chooses each later part from the scores of the parts before it. None: at
-            least one part, and as many of at least 16 candidates as fit into the batch, at most 3.
-            But the batch has one part if the predictor has no posterior (only ``default`` has one),
-            and with ``ahead``, ``rungs`` or several objectives.
+            the predictor chooses each later part from the scores of the parts before it. None: one
+            part if the predictor has no posterior (only ``default`` has one), and with ``ahead``,
+            ``rungs`` or several objectives; otherwise as many parts of at least 16 candidates as
+            fit into the batch, but at least 1 and at most 3.
         iterations: Number of batches of stage 1 (T); at least 1. A larger number continues a
             stored search, even a finished one; see :class:`~.schedule.Schedule`.
         predictor: ``default`` (networks and a Gaussian process), ``paper`` (the paper's network)
@@ -238,7 +238,7 @@ class SearchSettings:
         statistics: Sequence[str] = (),
         evaluator_config: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Returns the values that the scores of a search depend on, exactly, as plain values.
+        """Returns the exact values that the scores of a search depend on, as plain values.
 
         :meth:`describe` rounds numbers, and leaves out whether a range is logarithmic; here,
         numbers have all digits. Fields of variables and constraints that have their default are

@@ -24,9 +24,10 @@ _MIN_CANDIDATES = 10
 _HELD_OUT_PAIRS = 500
 """Largest number of held-out candidates whose true and predicted values are kept."""
 _MIN_VARIATION = 1e-9
-"""Statistics count as constant up to this standard deviation, relative to their largest magnitude.
+"""A statistic is constant if its standard deviation is at most this share of its largest magnitude.
 
-If the logarithm of a statistic is learned, the magnitude is that of the logarithm, but at least 1.
+If the logarithm of a statistic is learned, both numbers are taken from the logarithms, and the
+magnitude is at least 1.
 """
 
 

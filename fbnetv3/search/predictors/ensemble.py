@@ -31,8 +31,8 @@ class Ensemble:
         y: (n,) labels of mean 0 and standard deviation 1.
         pretrained: Encoder of the architecture. If it has no weights, the members have no encoder.
         seed: Random seed of the bootstrap, the initial weights and the order of minibatches.
-        errors: (n,) standard deviation of each label's error. A label's loss is multiplied by
-            1 / (1 + errors^2 / _NOISE), besides its weight in the bootstrap sample. None: by 1.
+        errors: (n,) standard deviation of each label's error; None: 0. A label's loss is multiplied
+            by its weight in the bootstrap sample and by 1 / (1 + errors^2 / _NOISE).
 
     Attributes:
         weights: (members, n) number of occurrences of each label in a member's bootstrap sample.

@@ -56,7 +56,7 @@ class FantasyModel:
     def posterior(self, x: Features | Floats) -> tuple[Floats, Floats]:
         """Returns posterior mean and standard deviation, (m,) each, at points (m, d).
 
-        They are those of the function without the noise of the labels.
+        They describe the function itself: the noise of the labels is not part of the deviation.
         """
         with torch.no_grad():
             mean, V = self.mean_and_V(as_tensor(x))

@@ -13,7 +13,8 @@ because of a high s_r, but a selection by s_r does not bias a regression on s_r.
 up to the last rung, so the final gain of a candidate that has stopped at rung r has the normal
 distribution with
 
-    mean      A_r + B_r s_r,    B_r the product of the slopes of the lines from rung r on
+    mean      A_r + B_r s_r,    the lines from rung r on, applied one after the other: B_r is the
+                                product of their slopes, and A_r the intercept that results
     variance  V_r,              the sum of the variances d^2 v of these lines, each times the square
                                 of the product of the slopes of all later lines
 
@@ -38,7 +39,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 MIN_PAIRS = 8
-"""Smallest number of candidates with gains after two neighbouring rungs for a known correlation."""
+"""A rung's correlation counts as known if this many candidates have gains at it and the next."""
 _PRIOR_PRECISION = np.array([1e-2, 1.0])
 """Prior precisions of the intercept and the slope."""
 _PRIOR_SLOPE, _PRIOR_VARIANCE, _PRIOR_COUNT = 1.0, 0.25, 4.0
@@ -78,8 +79,8 @@ class FinalScores:
             candidates that have reached the last rung.
         rung_stds: (rungs,) standard deviation of the final gain of a candidate, by its last rung.
         correlations: (rungs,) correlation, in [0, 1], of the gain after each rung with the final
-            gain that the lines imply for all candidates that have reached the rung; 0 if the
-            product of their slopes is negative.
+            gain, as the lines from this rung on imply it for the gains of all candidates that have
+            reached the rung; 0 if the product of the slopes of these lines is negative.
     """
 
     def __init__(self, gains: Floats) -> None:

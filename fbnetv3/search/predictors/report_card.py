@@ -77,7 +77,7 @@ def _correlation(value: float) -> str:
 
 
 def make_card(predicted: Floats, labels: Floats, batch: list[tuple[float, float]]) -> ReportCard:
-    """Compares predictions with true scores; logs a problem if they cannot be relied on.
+    """Returns the report card of predictions; logs the problem if they cannot be relied on.
 
     Args:
         predicted: (trials,) cross-validated predictions.

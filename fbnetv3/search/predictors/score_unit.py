@@ -3,8 +3,9 @@
 The unit of the scores hardly matters to a search: accuracies in percent or as fractions, losses to
 minimise or negative losses to maximise. Predictors learn gains (``direction.py``) after a shift and
 a division by a power of two, and standardise these values or replace them by normal scores. The
-division is exact unless a number underflows, and so is the shift as long as float64 can represent
-the differences; other changes of the unit change what is learned by rounding errors alone.
+division is exact unless a number underflows, and the shift is exact as long as float64 can
+represent the differences. A change of the unit by a factor that is no power of two, such as from
+fractions to percent, changes what is learned by rounding errors alone.
 """
 
 from __future__ import annotations

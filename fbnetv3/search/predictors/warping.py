@@ -43,8 +43,8 @@ def fit_warped_gp(
 ) -> GaussianProcess:
     """Fits a GP to the labels or to the warped labels, whichever has the higher evidence.
 
-    If there are more than FIT_POINTS labels, the evidence of FIT_POINTS of them is compared, whose
-    indices are evenly spaced.
+    If there are more than FIT_POINTS labels (see ``hyperparameters.py``), the evidence is compared
+    on FIT_POINTS of them, with evenly spaced indices.
 
     Args:
         X: (n, d) features in [0, 1].

@@ -102,7 +102,7 @@ def score_by_cost(result: SearchResult, statistic: str, score: str) -> Figure:
         chart.dots([t.statistics[statistic] for t in part], scores_of(part), stage, tooltips)
     caption = (
         f"{len(front)} of {len(trials)} trials are on the Pareto front: no other trial scores "
-        "as well at the same or a lower cost. Of equal trials, one is counted."
+        "as well at the same or a lower cost. Of trials with equal score and cost, one is counted."
     )
     return Figure(f"{score} against {axis.label}", chart.svg(), caption, (COARSE, FINE, FRONT))
 
@@ -121,7 +121,7 @@ def rank_by_epoch(stop: EarlyStop, *, in_use: bool, unit: str = "epoch") -> Figu
         Axis.around(unit, [0, *stop.epochs]),
         Axis.around("Spearman's rank correlation", [0, 1, *stop.correlation]),
     )
-    legend = [("best", "candidates of the first batch that are ranked")]
+    legend = [("best", "correlation over the ranked candidates of the first batch")]
     if in_use:
         chart.horizontal(stop.threshold, "aid")
         legend.append(("aid", f"threshold {stop.threshold:g}"))

@@ -25,7 +25,7 @@ def title_of(objective: Objective, score: str) -> str:
 
     Args:
         objective: Score or cost.
-        score: Name, with its unit, of the score of a search that has only one score.
+        score: Name of the objective ``score`` on the page, with its unit.
     """
     return score if objective.name == SCORE else label(objective.name)
 
@@ -35,7 +35,7 @@ def fronts(result: SearchResult, score: str) -> list[Figure]:
 
     Args:
         result: Result of a search with several objectives, with at least one feasible trial.
-        score: Name, with its unit, of the score of a search that has only one score.
+        score: Name of the objective ``score`` on the page, with its unit.
     """
     first, *others = result.objectives.all
     return [_front(result, other, first, score) for other in others]
@@ -70,7 +70,7 @@ def hypervolume_by_batch(result: SearchResult, score: str) -> Figure:
 
     Args:
         result: Result of a search with several objectives, with at least one feasible trial.
-        score: Name, with its unit, of the score of a search that has only one score.
+        score: Name of the objective ``score`` on the page, with its unit.
     """
     volumes = result.hypervolumes
     batches, values = [float(b + 1) for b in volumes], list(volumes.values())

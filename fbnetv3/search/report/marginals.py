@@ -132,7 +132,7 @@ def _p_value(scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> 
     drawn = np.stack([ranks, *(random.permutation(ranks) for _ in range(_PERMUTATIONS))])
     sums = drawn @ (groups[:, None] == labels)  # (1 + permutations, groups)
     statistics = (sums**2 / sizes).sum(1)  # the test's H, up to an affine map
-    # The factor makes statistics equal that differ by rounding errors.
+    # With the factor, a statistic that is below the first one only by rounding errors counts, too.
     return float((statistics >= statistics[0] * (1 - 1e-12)).mean())
 
 

@@ -67,8 +67,8 @@ class About:
         facts: Facts about the search, by name.
         statistic: Statistic that scores are drawn against; None takes the first one in
             alphabetical order.
-        budgets: Budgets of that statistic. The table of the best candidates lists those that a
-            trial meets, beside round values.
+        budgets: Upper bounds on that statistic. The table of the best candidates has a row for each
+            bound that a trial meets, and rows for round values of the statistic.
         resume: Command that resumes the search; empty leaves it out.
         commands: Commands other than ``resume``, by a description of their effect.
         winners: Candidates that were written as configs.

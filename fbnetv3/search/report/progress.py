@@ -122,12 +122,13 @@ class SearchProgress:
         return f"best {self._best:.2f}" if math.isfinite(self._best) else "none trained in full"
 
     def rescore(self, trials: list[Trial]) -> None:
-        """Updates the best score from those of a result.
+        """Replaces the best score by the best score of a result.
 
-        With early stopping, they are scores of an epoch that may be before the last one.
+        With early stopping, the scores of a result are those at the epoch of the early stop, which
+        may come before the last epoch.
 
         Args:
-            trials: Trials of ``JointNAS.result()``; those of a warm start are ignored.
+            trials: Trials of ``JointNAS.result()``; trials of a warm start are ignored.
         """
         self._best = best_score(_scores([t for t in trials if t.batch >= 0]), self._direction)
 

@@ -9,7 +9,7 @@ from fbnetv3.search.trial import Trial
 
 
 def scores_by_rung(result: SearchResult, score: str, unit: str) -> Figure | None:
-    """Draws the score of each trial that has one over its number of epochs.
+    """Draws the scores of the trials against their numbers of epochs.
 
     A line joins the trials of a candidate that has trained beyond its first rung.
 

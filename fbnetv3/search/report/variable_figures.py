@@ -172,7 +172,7 @@ def _are_best(scores: npt.NDArray[np.float64], direction: str) -> npt.NDArray[np
 
 
 def _write_ends(chart: Chart, ends: Sequence[tuple[object, object]]) -> None:
-    """Writes the value at the lower end of each axis below it, and that at the upper end above."""
+    """Writes, for each axis, its lowest value below the axis and its highest value above it."""
     for i, (low, high) in enumerate(ends):
         chart.text(i + 0.02, 1.05, _text(high))
         chart.text(i + 0.02, -0.07, _text(low))

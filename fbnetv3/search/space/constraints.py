@@ -146,7 +146,7 @@ class Costs:
         names: Names of the statistics, sorted.
         may_refuse: Whether statistics may be NaN, which marks candidates that are not in the space.
         is_slow: Whether the statistics of a candidate take long.
-        known: The only architectures whose candidates are in the space; None: all are.
+        known: Architectures to which the candidates of the space are limited; None: no limit.
 
     Raises:
         SearchError: The function is not callable, or returns an empty mapping or something that

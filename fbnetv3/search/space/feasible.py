@@ -27,9 +27,9 @@ _SLOW_BLOCK, _SLOW_ENUMERATE = 2**7, 2**9
 _KNOWN_MAX_DRAWS, _SLOW_DRAWS = 2**16, 16
 """Limits in place of _MAX_DRAWS for statistics that take long to compute.
 
-The first one is the number of points if the costs are limited to known architectures. Otherwise,
-the second one is the number of points per candidate of the pool, for at least _SLOW_BLOCK
-candidates.
+If the costs are limited to known architectures, the limit is _KNOWN_MAX_DRAWS. Otherwise, it is
+_SLOW_DRAWS for each candidate of the pool, and for a pool of fewer than _SLOW_BLOCK candidates the
+same as for _SLOW_BLOCK.
 """
 
 
@@ -108,7 +108,7 @@ class FeasibleSpace:
         return replace(self, constraints=tuple(tightened))
 
     def with_statistics(self, levels: Levels) -> Pool:
-        """Computes the statistics of candidates, feasible or not."""
+        """Returns candidates, feasible or not, with their statistics."""
         return Pool(levels, self.costs(levels))
 
     def are_feasible(self, levels: Levels) -> Mask:
@@ -137,7 +137,7 @@ class FeasibleSpace:
     def draws(self, seed: int, block: int) -> Iterator[Levels]:
         """Yields blocks of candidates, feasible or not, from a scrambled Sobol sequence.
 
-        If the costs are limited to known architectures, the candidates have these in turn.
+        If the costs are limited to known architectures, each candidate gets one of them, in turn.
 
         Args:
             seed: Random seed of the scrambling.
@@ -159,8 +159,9 @@ class FeasibleSpace:
 
         Returns:
             The candidates in the order of the sequence, so that the first n are spread out over
-            the space for every n. In a small space, those that the first block of the sequence
-            lacks follow in random order.
+            the space for every n. In a space of at most 2**16 combinations of levels (2**9 if
+            statistics take long), the candidates that the first block of the sequence lacks follow
+            in random order.
         """
         slow = self.costs.is_slow
         limit = _SLOW_ENUMERATE if slow else _ENUMERATE

@@ -40,7 +40,7 @@ def crossover(
 
 
 def mutate(space: SearchSpace, levels: Levels, rates: Rates, random: np.random.Generator) -> Levels:
-    """Returns copies in which some variables have other levels, and inactive ones their first.
+    """Returns mutated copies, in which the inactive variables have their first level.
 
     Args:
         space: Space of the candidates.

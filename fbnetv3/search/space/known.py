@@ -28,12 +28,15 @@ class KnownArchitectures:
         return np.fromiter((key in self._keys for key in keys), bool, len(keys))
 
     def given_to(self, levels: Levels, first: int) -> Levels:
-        """Returns candidates with the architectures of the set in turn, in the canonical form.
+        """Gives the candidates the architectures of the set, one after the other.
 
         Args:
             levels: (candidates, variables) levels; those of the recipe are kept.
             first: Position of the first candidate's architecture in the set, modulo the size of the
                 set.
+
+        Returns:
+            (candidates, variables) new levels, in which inactive variables have their first level.
         """
         changed = levels.copy()
         turns = (first + np.arange(len(levels))) % len(self._rows)

@@ -193,8 +193,8 @@ class Choice(Parameter):
 
     def read(self, text: str) -> Any:
         matches = [value for value in self.values if _stands_for(text, value)]
-        # A string is preferred to None (for "nan"), then the value that is written exactly like the
-        # text (for "1", 1 to 1.0).
+        # Of several matches, None is the last choice (for "nan", the string is preferred), and the
+        # first choice is the value that is written exactly like the text (for "1", 1 and not 1.0).
         not_none = [value for value in matches if value is not None] or matches
         exact = [value for value in not_none if str(value) == text] or not_none
         if len(exact) == 1:
