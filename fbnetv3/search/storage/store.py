@@ -30,7 +30,7 @@ class TrialStore(Protocol):
         """Lets another process coordinate the study."""
 
     def start(self) -> None:
-        """Acquires a study without settings, and stores those given to :meth:`check_settings`.
+        """Acquires a study that has no settings yet, and stores those :meth:`check_settings` was given.
 
         Raises:
             SearchError: The study has no settings, and another process coordinates it; or another
