@@ -38,7 +38,7 @@ class _Wrapper:
 
 
 class _CheckedStream(_Wrapper):
-    """A text stream that raises an OutputError for the first failed write, and each later one."""
+    """A text stream that raises an OutputError at the first failed write and all later writes."""
 
     def __init__(self, stream: TextIO, problem: str = "") -> None:
         super().__init__(stream)

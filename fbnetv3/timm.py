@@ -6,7 +6,7 @@ and ``drop_path_rate``. Libraries that build their encoders with timm can use th
 that timm has itself (``fbnetv3_b``, ``efficientnet_b0``) stay timm's.
 
 With ``features_only``, the aligned variant is built, in which every padding is half the kernel
-size: the sides of its maps differ by factors of 2, as decoders expect.
+size: the sides of its feature maps differ by factors of 2, as decoders expect.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _register_all() -> None:
 
 
 def _configs(names: list[str]) -> dict[str, dict[str, Any]]:
-    """Returns timm's default config of each weights record, and of architectures without any."""
+    """Returns timm's default configs of weights records, and of architectures without a record."""
     configs = {name: _config(name) for name in names}
     for record in all_records():
         if record.name in names:

@@ -103,9 +103,9 @@ def train(
 
     Args:
         cfg: Config of a classifier or a detector.
-        resume: Whether to continue from the last checkpoint; if False, one needs ``overwrite``.
+        resume: Whether to continue a run in OUTPUT_DIR; a run there otherwise needs ``overwrite``.
         overwrite: Whether to remove an earlier run in OUTPUT_DIR, once this one is prepared.
-        stop_after: Number of epochs of the schedule to train; None: all.
+        stop_after: Epoch at which to stop, counted from the start of the schedule; None: its end.
         on_eval: Function called after each evaluation with the epochs so far and the scores.
         on_save: Function called with the path of each checkpoint that was written.
         pictures: Whether to write curves.png and TensorBoard events.

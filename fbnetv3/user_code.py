@@ -82,7 +82,7 @@ _LOADED: dict[str, UserModule] = {}
 
 
 class UserCode:
-    """Imported code, which the process that unpickles this object imports, too.
+    """Imported code. A process that unpickles this object imports the code, too.
 
     Args:
         modules: Modules and files; None: all that this process has imported by ``--import`` or
@@ -157,7 +157,7 @@ def imported_names() -> list[str]:
 
 
 def _find(name: str) -> UserModule:
-    """Returns the module or file of a name, unloaded."""
+    """Returns the module or file of a name, without loading it."""
     if not name.endswith(".py"):
         return UserModule(name, _source_hash(name))
     path = Path(name).expanduser().resolve()
@@ -299,7 +299,7 @@ def user_code_changes(folder: Path) -> str:
             parts.append(f"{label} is not imported now: add --import {label}")
         elif not {*digests} <= {*now[label]}:
             shown = [", ".join(digest[:12] for digest in d) for d in (digests, now[label])]
-            parts.append(f"{label} has changed (sha256 {shown[0]} before, {shown[1]})")
+            parts.append(f"{label} has changed (sha256 {shown[0]} before, {shown[1]} now)")
     return "; ".join(parts)
 
 

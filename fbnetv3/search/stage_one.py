@@ -26,8 +26,9 @@ class StageOne:
     """The batches of a search with one objective, chosen by a predictor with a posterior.
 
     Args:
-        parts: Feasible space within each budget (an upper bound of a statistic for which the search
-            looks for a best candidate); without budgets, the whole feasible space.
+        parts: Feasible space within each budget; without budgets, the whole feasible space. A
+            budget is an upper bound of a statistic; the search looks for the best candidate within
+            each budget.
         encoding: Encoding of the candidates.
         bounded: Bounds on scores.
         levels: Function from trials to their levels, (trials, variables).

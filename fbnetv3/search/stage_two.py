@@ -99,7 +99,7 @@ class StageTwo:
             known: Trials so far.
             models: Model of each score.
             part: Part of the space in which candidates evolve.
-            trained: Candidates with scores, and the costs.
+            trained: Feasible candidates that have scores, and costs for the reference point.
             count: Number of candidates.
             taken: Keys of candidates that may not be chosen.
             failures: Model of the candidates to leave out, unless the whole first generation is
@@ -133,9 +133,10 @@ class StageTwo:
     ) -> tuple[Pool, FeasibleSpace]:
         """Returns the first generation, and the part of the space in which it evolves.
 
-        The generation has the ``best`` candidates trained so far and ``random`` other ones (see
-        :class:`~.fine.EvolutionSettings`). Candidates that are predicted to fail are left out of
-        the generation and the part, unless the whole generation is predicted to fail.
+        The generation has the best candidates trained so far, at most ``settings.best``, and random
+        ones that fill it up to ``settings.best + settings.random``. Candidates that are predicted
+        to fail are left out of the generation and the part, unless the whole generation is
+        predicted to fail.
         """
         trained = part.select(part.with_statistics(self._levels(known.ranked)))
         best = trained.take(np.arange(min(settings.best, len(trained))))

@@ -57,11 +57,11 @@ class Trial:
             schedule.
         statistics: Value of each statistic, by name.
         predicted: Predicted score at the time of the proposal; None if there was no predictor.
-        stage: ``coarse`` or ``fine``.
+        stage: ``coarse`` (stage 1 of the search) or ``fine`` (stage 2).
         state: ``running``, ``complete`` or ``failed``.
-        score: Score by which the trial is compared; None without a score. It is the final score. In
-            a SearchResult, it is the score at the epoch of the early stop, if there is one, and
-            the mean over all seeds for a finalist that was trained with several.
+        score: Score by which the trial is compared; None without a score. It is the final score,
+            except in a SearchResult: there it is the score at the epoch of the early stop, if there
+            is one, and for a finalist that was trained with several seeds the mean over them.
         final_score: Score that the evaluation returned; None: no score.
         reports: Score by epoch, as the evaluation reported it.
         reason: Reason of a failure; None: no failure.
@@ -193,7 +193,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how two searches differ otherwise than in ``iterations``; "" if they do not.
+    """Describes how the settings of two searches differ; ``iterations`` is not compared.
+
+    The text is "" if they do not differ.
 
     Args:
         before: Settings that a storage or log holds, as ``SearchSettings.describe`` returned them.

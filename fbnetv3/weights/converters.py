@@ -1,7 +1,8 @@
 """Strict loading of state dicts in several layouts.
 
-Weights are refused if they have a tensor that the model lacks, or lack one that the model has,
-unless it is zero in their layout.
+Weights are refused if they have a tensor that the model lacks, or lack a tensor that the model has.
+Two kinds of tensors may be missing and are then set to zero, which does not change the outputs: the
+bias of the stem in timm's layout, and the counters of batch norms.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def classifier_of(model: nn.Module) -> str:
 def heads_of(model: nn.Module) -> set[str]:
     """Returns the names of the layers that compute logits, with one row per class.
 
-    There is one such layer, except in distilled networks of timm, which have two and average their
-    logits, and in networks without a classifier.
+    Most networks have one such layer. Distilled networks of timm have two, whose logits they
+    average; networks without a classifier have none.
     """
     get_classifier = getattr(model, "get_classifier", None)
     layers = get_classifier() if callable(get_classifier) else None
@@ -268,8 +269,8 @@ def load_state_dict(
         A summary of the loaded, zero-filled and skipped tensors.
 
     Raises:
-        LoadError: Tensors are missing, unexpected or have another shape, such as that of another
-            number of classes. The model is unchanged.
+        LoadError: Tensors are missing, unexpected or have another shape, for example because the
+            number of classes differs. The model is unchanged.
     """
     layout = detect_layout(model, state_dict)
     plan = _plan(model, state_dict, layout)

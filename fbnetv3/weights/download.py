@@ -2,8 +2,9 @@
 
 The cache is the folder in the environment variable ``FBNETV3_CACHE``, by default
 ``~/.cache/fbnetv3``. Beside each file lies ``FILE.sha256`` (readable by ``sha256sum -c``) with the
-hash that the record states, or if it states none, the hash that the file had on its first use. A
-file is downloaded to a temporary name, checked, and renamed only when it is complete.
+hash that the record states, or if it states none, the hash that the file had on its first use (the
+pinned hash). A file is downloaded to a temporary name, checked, and renamed only when it is
+complete.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def local_path(record: WeightRecord) -> Path:
 
 
 def pin_path(path: Path) -> Path:
-    """Returns the path of the file that holds the pinned hash of the cached file ``path``."""
+    """Returns the path of the ``.sha256`` file that belongs to the cached file ``path``."""
     return path.with_name(path.name + ".sha256")
 
 

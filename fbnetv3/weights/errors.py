@@ -10,7 +10,7 @@ class ZooError(FBNetError):
 
 
 class RecordError(ZooError):
-    """A weight record, or a file from which the zoo makes one or a table, cannot be used."""
+    """The zoo has no such weights, their record is invalid, or the zoo cannot use a given file."""
 
 
 class WeightsFileError(ZooError):

@@ -18,7 +18,8 @@ _STAGES = "backbone.stages."
 _HEAD = "head.fc."
 _PUBLISHED_SE = {"reduce": "se.0.conv", "expand": "se.1"}
 _TIMM_SE = {"reduce": "conv_reduce", "expand": "conv_expand"}
-# timm's names of a block's modules, with and without an expansion; timm numbers the batch norms.
+# timm's names of the modules of an mbconv, with an expansion and without (_TIMM_SEPARABLE). timm
+# numbers the batch norms of a block in their order.
 _TIMM_MBCONV = {
     "pw.conv": "conv_pw",
     "pw.bn": "bn1",
@@ -46,7 +47,8 @@ _TIMM_FUSED = {
     "pwl.bn": "bn2",
 }
 _TIMM_CONV = {"conv": "conv", "bn": "bn1"}
-_TIMM_SINGLE = {"pwl.conv": "conv", "pwl.bn": "bn1"}  # a fused block without projection
+# a fused block without an expansion, whose only convolution (k x k) is named pwl
+_TIMM_SINGLE = {"pwl.conv": "conv", "pwl.bn": "bn1"}
 _TIMM_STEM = {"conv": "conv_stem", "bn": "bn1"}
 # the expansion of an mbpool
 _TIMM_POOL = {"pw.conv": "conv", "pw.bn": "bn1"}

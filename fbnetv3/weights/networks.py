@@ -31,7 +31,7 @@ _HEAD_BIASES = ("head.fc.bias", "head.conv.bias", "classifier.bias", "fc.bias")
 def arch_of(
     metadata: Mapping[str, Any], model: str | None, path: str | os.PathLike[str]
 ) -> Arch | str:
-    """Returns the architecture of a weights file, or the name of the network if it has no table.
+    """Returns the architecture of a weights file, or the network's name if only this is known.
 
     Args:
         metadata: Metadata of the file.
@@ -117,8 +117,8 @@ def other_strides(metadata: Mapping[str, Any], model: Arch) -> str:
         model: Architecture of the model.
 
     Returns:
-        A clause for the log; "" if the strides are equal or not known, or if the numbers of rows
-        differ.
+        A clause for the log; "" if the strides are equal or not known, or if the tables of the two
+        architectures have different numbers of rows (``Arch.blocks``).
     """
     try:
         saved = arch_of(metadata, None, "the weights")

@@ -39,14 +39,16 @@ _AVERAGE_COUNT = "n_averaged"  # counter that AveragedModel keeps among its tens
 
 
 def unwrap(saved: object) -> tuple[Tensors, dict[str, Any]] | None:
-    """Returns the tensors of a saved object and other entries of its dict; None without tensors.
+    """Returns the tensors in a saved object, and metadata; None if there are no tensors.
 
-    Averaged weights are preferred to raw weights. If raw weights are saved, too, and there is an
-    average for each, batch-norm statistics aside, the averages get the dtypes of the raw weights.
-    Averages without a raw weight of the same name are dropped then: they may be of non-persistent
-    buffers, which a state dict leaves out. Prefixes of wrappers are removed from the names. The
-    other entries are those whose key is not in ``WRAPPERS``, and ``"weights"``, the key under which
-    the tensors were found; for a plain state dict, there are none.
+    Averaged weights are preferred to raw weights. If the object has both, and every raw weight
+    other than a batch-norm statistic has an average, then the averages get the dtypes of the raw
+    weights, and averages without a raw weight of the same name are dropped: they may be of
+    non-persistent buffers, which a state dict leaves out. Prefixes of wrappers are removed from the
+    names.
+
+    The metadata of a plain state dict are {}. Those of a dict that contains a state dict are its
+    entries whose key is not in ``WRAPPERS``, and ``"weights"``, the key of the tensors.
 
     Args:
         saved: State dict, or a dict that contains one under one of ``WRAPPERS``.
@@ -91,9 +93,10 @@ def without_prefixes(tensors: Tensors) -> Tensors:
     """Removes the names of wrapper modules from tensor names, however they are nested.
 
     Args:
-        tensors: Tensors by name. ``module.`` and ``model.`` are removed if all names begin with
-            them, the names of torch's own wrappers everywhere unless two names would become the
-            same. The counter of an AveragedModel is removed, too.
+        tensors: Tensors by name. The prefixes ``module.`` and ``model.`` are removed if all names
+            begin with them. The names of torch's own wrappers are removed wherever they occur,
+            unless two tensors would then have the same name. The counter of an AveragedModel is
+            removed, too.
     """
     names = {key: _without_wrappers(key) for key in tensors}
     if len(set(names.values())) == len(names):

@@ -32,7 +32,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
     Args:
         pattern: Shell-style pattern, such as ``"fbnetv3*"``. It is matched against ``NAME`` and,
-            of weights, also against ``NAME.TAG``.
+            if weights are listed, also against ``NAME.TAG``.
         pretrained: Whether to list weights instead, as ``NAME.TAG``.
     """
     if not pretrained:

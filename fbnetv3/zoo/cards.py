@@ -28,7 +28,7 @@ _METRICS = {
     "AP": ("AP", "mean_average_precision"),
     "AP50": ("AP50", "mean_average_precision"),
 }
-_PLACE = "OWNER/NAME"  # in the examples of a card whose repository is not known yet
+_PLACE = "OWNER/NAME"  # stands for a repository that is not known yet, in the examples of a card
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CardFacts:
         preprocessing: Values of the preprocessing by name; empty: the model resizes images itself.
         metrics: Figures in percent by the name of the score, each measured or quoted.
         dataset: Data set of the figures; None: unknown.
-        arch: The FBNet, for the table of its costs; None: another network.
+        arch: Architecture of an FBNet, whose costs the card states; None for other networks.
         training: Command that trained the weights, or a sentence; "": unknown.
         note: Further remarks.
         repository: ``OWNER/NAME`` on the hub; None: not known yet.

@@ -33,8 +33,9 @@ class FBNetArguments:
         global_pool: Global pool before the classifier: ``avg``, ``max``, ``avgmax`` (their mean),
             or "" for none, which needs ``num_classes=0``.
         features_only: Whether to return the network of feature maps, :class:`FBNetFeatures`.
-        out_indices: Increasing indices of the feature maps to return, one map for each reduction of
-            the network; None: all of them.
+        out_indices: Increasing indices of the feature maps to return; None: all of them. The
+            network has one map for each reduction (ratio of the side of the image to that of the
+            map).
         aligned: Whether to use the variant whose feature maps have exactly 1/reduction of the side
             of the image, if that side is a multiple of the reduction. The same weights fit.
 

@@ -20,7 +20,8 @@ from fbnetv3.zoo.runs import read_run
 
 IMAGENET = "imagenet_val"
 RUNS = "runs"
-_ELSEWHERE = f"{RUNS}, on "  # begins the group of trainings that were scored on another data set
+# Group of trainings that were scored on another data set: this text, then that data set's name
+_ELSEWHERE = f"{RUNS}, on "
 
 
 @dataclass(frozen=True)

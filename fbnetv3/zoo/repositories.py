@@ -152,7 +152,7 @@ def _dataset(folder: Path) -> str | None:
 
 
 def without_folders(value: object) -> object:
-    """Returns plain values with the last part in place of each absolute path.
+    """Returns plain values in which only the last part of each absolute path or ~ path is left.
 
     The folders of an author do not belong into a public card.
     """

@@ -51,19 +51,19 @@ def scale_config(
     the new config, and OUTPUT_DIR becomes the path of the new config without suffix.
 
     Args:
-        config: Path of a classifier's config, such as a winner's, or its name in ``model_zoo/``.
-        macs: Target of compound scaling in multiply-adds, met within 3%; None: the next three set
-            the size.
+        config: Path of a classifier's config, or name of the config in ``model_zoo/``.
+        macs: Target of compound scaling in multiply-adds, met within 3%; None: the next three
+            arguments set the size.
         width: Factor > 0 of the channels; None: 1.
         depth: Factor > 0 of the repeats; None: 1.
         resolution: Side of the input in pixels; None: that of the config.
-        output: Path of the new config; None: ``CONFIG_343M.yaml``, named after ``macs`` or the new
-            multiply-adds, next to ``config``, or in the current folder if that is packaged.
+        output: Path of the new config; None: ``CONFIG_343M.yaml`` (for 343 million multiply-adds)
+            next to ``config``, or in the current folder if ``config`` is in ``model_zoo/``.
         opts: Keys of the config to change first: KEY, VALUE, ...
 
     Raises:
-        FBNetError: The config is not that of a classifier with an FBNet; ``macs`` and one of the
-            next three, or none of the four, is given; or a value is not allowed or out of reach.
+        FBNetError: The config is of no FBNet classifier; ``macs`` is combined with one of the next
+            three arguments, or all four are None; or a value is not allowed or out of reach.
     """
     path = find_config(config)
     cfg = _classifier_config(path, opts)

@@ -22,7 +22,7 @@ _PROBE = 2**14
 _CLIMBERS, _CHILDREN, _GENERATIONS = 64, 4, 30
 """Survivors, children per survivor and generations of the evolution towards an extreme value."""
 _SLOW_PROBE = 2**7
-"""Number of candidates in the probe of statistics that take long; there is no evolution then."""
+"""Number of probed candidates if statistics take long to compute; there is no evolution then."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Reach:
     """The range of a constrained statistic.
 
     Attributes:
-        low: Smallest value that a short evolution reached. For statistics that take long, there is
-            no evolution: smallest value among the probed candidates and the two at the ends of the
-            space (all variables at their first or last values).
+        low: Smallest value that a short evolution reached. For statistics that take long to
+            compute, there is no evolution: smallest value among the probed candidates and the two
+            at the ends of the space (all variables at their first or last values).
         high: Largest value, found in the same way.
         acceptance: Share of the probed candidates that meet the constraint, in [0, 1].
     """
@@ -54,9 +54,9 @@ def measure_reach(feasible: FeasibleSpace, seed: int) -> dict[str, Reach]:
 
     Raises:
         SearchError: A constraint is on an unknown statistic.
-        InfeasibleError: Too few candidates meet the constraints. The message states the
-            constraint, or those that cannot be met together, and where enough candidates are left
-            the range of a statistic and the nearest bound that enough of them meet.
+        InfeasibleError: Too few candidates meet one of the constraints, or all of them together.
+            The message names these constraints. If the probe has enough candidates to find it, the
+            message also states the nearest bound on a statistic that enough of them meet.
     """
     constraints = feasible.constraints
     feasible.costs.check(constraints)
@@ -105,7 +105,8 @@ def _infeasible(
 
     Args:
         constraint: The constraint.
-        values: (candidates,) its statistic in the probe; NaN: not in the space (see ``Costs``).
+        values: (candidates,) the constrained statistic of the probed candidates; NaN for those that
+            the space refuses (see ``Costs``).
         reach: Range of each constrained statistic, by name.
     """
     measured = reach[constraint.name]

@@ -5,8 +5,8 @@ This is exact unless a product overflows, or is so small that float64 has fewer 
 Scores and statistics may have any unit: they may be probabilities of 1e-13 or counts of 1e160.
 Squares may overflow or underflow, and a fixed tolerance fits one unit only. Values are therefore
 scaled to a largest magnitude between 0.5 and 1 before they are squared or compared with a
-tolerance. Besides the comparisons, this changes no bit of the results for values whose squares
-neither overflow nor underflow.
+tolerance. If the squares of the values neither overflow nor underflow, this changes only the
+outcomes of these comparisons, and no bit of any other result.
 """
 
 from __future__ import annotations

@@ -37,8 +37,9 @@ _MAX_TABLE = 4096
 class SearchSpace:
     """An ordered set of variables; a candidate has one level of each variable.
 
-    In the canonical form of a candidate, inactive variables (see ``active_if``) have their first
-    level. Candidates that differ only in inactive variables are one candidate with one id.
+    In the canonical form of a candidate, inactive variables (see ``active_if`` of ``Parameter``)
+    have their first level. Candidates that differ only in inactive variables are one candidate with
+    one id.
 
     Args:
         parameters: Variables. The conditions of a variable may refer only to earlier variables.
@@ -260,9 +261,9 @@ class SearchSpace:
     def describe(self) -> dict[str, str]:
         """Returns descriptions of the allowed values and the conditions, by variable.
 
-        Storages hold these texts, so their form is fixed: each condition follows ``; if``, although
-        a variable is active if any of its conditions holds. Messages join the conditions with "or"
-        (``trial.settings_differences``).
+        Several conditions read ``; if A; if B`` and mean "if A or B": a variable is active if any
+        of its conditions holds. Storages hold these texts, so that their form cannot change;
+        messages write "or" instead (``trial.settings_differences``).
         """
         return {
             p.name: p.describe()

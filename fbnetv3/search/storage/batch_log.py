@@ -58,9 +58,9 @@ class LoggedSearch(NamedTuple):
 def repeatable(logged: LoggedSearch, batch_size: int) -> LoggedSearch:
     """Returns the part of a log whose batches can be proposed again, for SEARCH.AHEAD above 0.
 
-    The log has finished batches only. With AHEAD, the number of trials that may still run when a
-    batch is proposed, a batch may have been proposed from results of an unfinished batch, which the
-    log lacks. The first batch for which this holds and all later ones are left out.
+    SEARCH.AHEAD is the number of trials that may still run when a batch is proposed. A batch may
+    therefore have been proposed from results of a batch that is not in the log, since the log has
+    finished batches only. The first batch for which this holds and all later ones are left out.
 
     Args:
         logged: Content of the log; its ``order`` is not empty.
@@ -197,7 +197,7 @@ class BatchLog:
         return self._written_order
 
     def _fixed(self, part: LoggedSearch) -> tuple[Any, ...]:
-        """Returns what all files of a search have in common, apart from the identity."""
+        """Returns the settings and config values that must be equal in all files of a search."""
         config = {k: v for k, v in part.config.items() if k not in self._changeable}
         return without_iterations(part.settings), config
 
@@ -205,11 +205,13 @@ class BatchLog:
         return sorted(p for p in self.path.glob("batch_*.jsonl.gz") if _NAME.fullmatch(p.name))
 
     def drop_outdated(self, retries: Mapping[int, Sequence[str]]) -> None:
-        """Removes files with failed trials that are evaluated again, for :meth:`write` to replace.
+        """Removes files with an outdated result of a trial, so that :meth:`write` replaces them.
+
+        A result is outdated if the trial failed and is evaluated again.
 
         Args:
-            retries: For the number of each failed trial that is evaluated again, the reasons of its
-                failures so far.
+            retries: Reasons of all failures so far, by the number of each failed trial that is
+                evaluated again.
 
         Raises:
             SearchError: A file cannot be read.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MEMORY = ":memory:"
 _NEW_S = 30.0
-"""Seconds after a file changed in which another process may still be creating its tables."""
+"""Seconds after the last change of a file during which another process may be creating tables."""
 
 
 def with_driver(url: str) -> URL:
@@ -192,7 +192,7 @@ def is_new_database(url: str) -> bool:
 
 
 def is_missing(url: str) -> bool:
-    """Returns whether the SQLite file of a URL is missing or empty; False for a server."""
+    """Returns whether a URL's SQLite file is missing, empty or inaccessible; False for a server."""
     path = _sqlite_path(url)
     try:
         return path is not None and (not path.exists() or not path.stat().st_size)
@@ -201,7 +201,7 @@ def is_missing(url: str) -> bool:
 
 
 def _sqlite_path(url: str) -> Path | None:
-    """Returns the file of a SQLite URL; "." if it has none or is invalid, None for a server."""
+    """Returns the file of a SQLite URL; "." if the URL is invalid or has none; None for others."""
     try:
         parsed = with_driver(url)
         is_file = parsed.get_backend_name() == "sqlite"

@@ -30,7 +30,7 @@ _UNUSED_STATES = {
     "RUNNING": "without a result",
     "WAITING": "without a result",
 }
-"""Why a trial in one of these states of Optuna is not taken."""
+"""Reason for leaving out a trial, by the trial's state in Optuna."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class EarlierTrial(NamedTuple):
     Attributes:
         values: Value of each variable by name; strings may stand for values of other types.
         score: Score; None: the trial has no score.
-        problem: Why the trial cannot be taken, such as ``failed``; "" if it can be taken.
+        problem: Why a search cannot start from the trial, such as ``failed``; "" if it can.
     """
 
     values: Mapping[str, Any]

@@ -55,7 +55,8 @@ class OptunaStore:
             None: every trial trains in full.
 
     Raises:
-        SearchError: The storage cannot be opened, or a search cannot use its study.
+        SearchError: The storage cannot be opened, or the study has several directions, or another
+            one than ``direction``.
     """
 
     def __init__(
@@ -170,8 +171,8 @@ class OptunaStore:
             raise SearchError(
                 f"cannot {action} in storage {self._name}: {reason}. Once the problem is solved, "
                 "the same command continues the search with the trials that the storage has. "
-                "Trials without a stored result are evaluated again; if a training had ended, its "
-                "score is read from its folder, if it has one"
+                "Trials without a stored result are evaluated again, except trainings whose folder "
+                "already has the final score"
             ) from error
 
     def check_settings(self, settings: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -243,8 +244,9 @@ def _check_study(study: optuna.Study, storage: str, name: str, direction: str) -
     if directions != [direction]:
         raise SearchError(
             f"the study {name!r} of storage {storage} has the directions {directions}, but a "
-            f"search with direction={direction!r} needs this single one; use the direction of the "
-            "study, another study name (SEARCH.STUDY, study=...), or another storage"
+            f"search with direction={direction!r} needs a study with this direction only; use the "
+            "direction of the study, another study name (SEARCH.STUDY, study=...), or another "
+            "storage"
         )
 
 

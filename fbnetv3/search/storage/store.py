@@ -30,7 +30,7 @@ class TrialStore(Protocol):
         """Lets another process coordinate the study."""
 
     def start(self) -> None:
-        """Acquires a study without settings, and stores those given to :meth:`check_settings`.
+        """Acquires a study without settings, and gives it those passed to :meth:`check_settings`.
 
         Raises:
             SearchError: The study has no settings, and another process coordinates it; or another

@@ -37,7 +37,7 @@ _WAIT = "wait for it to end, or choose another storage"
 
 
 class StudyLock(Protocol):
-    """The right to coordinate a study, which several searches of one process share."""
+    """The right to coordinate a study; several searches of one process may share the lock."""
 
     def acquire(self) -> None:
         """Takes the lock, or checks that it is still held; fast enough to be called for each trial.

@@ -48,7 +48,7 @@ class WarmStarted:
     """The trials that a search starts from, and the numbers of trials left out.
 
     Attributes:
-        trials: Complete trials of batch -1, one per candidate.
+        trials: Complete trials, one per candidate. Their ``batch`` is -1: before the search.
         source: Description of the source.
         count: Number of trials that the source has.
         left_out: Number of trials that were not taken, by the reason.
