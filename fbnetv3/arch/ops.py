@@ -103,8 +103,8 @@ class OpSpec:
         keys: Keys that its rows accept besides ``stage``, ``c``, ``n`` and ``s``.
         cost: Cost formula.
         pools: Whether the output is 1 x 1 for every input, so that a stride has no meaning.
-        is_conv: Whether a row is a plain convolution. With k = 1, such rows at the end of a network
-            belong to the classifier, and a detector leaves them out.
+        is_conv: Whether the op is a plain convolution. A detector leaves out the last stage if it
+            consists only of pooling ops and of plain convolutions with k = 1.
     """
 
     name: str
@@ -156,8 +156,8 @@ def register_cost(
             keys (``k``, ``e``, ``act``, ...), or a mapping from key to None (a known key), to a
             default value, or to a :class:`~fbnetv3.arch.keys.Key`.
         pools: Whether the output of the op is 1 x 1 for every input.
-        is_conv: Whether the op is a plain convolution, which a detector leaves out if it ends
-            the network with k = 1.
+        is_conv: Whether the op is a plain convolution. A detector leaves out the last stage if it
+            consists only of pooling ops and of plain convolutions with k = 1.
 
     Returns:
         A decorator for a function ``formula(layer, size) -> (Cost, output size)``. Sizes are sides

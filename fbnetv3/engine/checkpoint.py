@@ -109,7 +109,7 @@ class Checkpointer:
         """
         path = self.path(iteration)
         self._write(state, iteration, path)
-        self._prune(path, iteration)
+        self._prune(iteration)
         if self._on_save is not None:
             self._on_save(path)
         return path
@@ -163,8 +163,11 @@ class Checkpointer:
         matches = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
         return sorted((int(match.group(1)), path) for match, path in matches if match)
 
-    def _prune(self, saved: Path, iteration: int) -> None:
-        """Removes old checkpoints and the leftovers of killed runs, but never ``saved``."""
+    def _prune(self, iteration: int) -> None:
+        """Removes leftovers of killed runs, and checkpoints before that of ``iteration``.
+
+        The latest ``keep`` checkpoints up to ``iteration`` stay, which include its own.
+        """
         files = self._files()
         for _, path in [f for f in files if f[0] <= iteration][: -self.keep]:
             path.unlink(missing_ok=True)

@@ -30,19 +30,16 @@ def make_entry(
     Args:
         path: The ``.safetensors`` file that a training exported. Its metadata contain the names of
             the classes and the preprocessing.
-        name: Name of the network.
-        tag: Tag of the weights.
-        fields: Further fields of the record that the file does not contain: ``variant``, ``width``,
-            ``depth``, ``dataset``, ``metrics`` and ``note``. A field whose value is None is left
-            out.
+        name, tag: Name of the network, and tag of the weights.
+        fields: Further fields of the record that are not None: ``variant``, ``width``, ``depth``,
+            ``dataset``, ``metrics`` and ``note``.
 
     Returns:
         The entry, as yaml would hold it.
 
     Raises:
         RecordError: The file's name does not end in .safetensors, the file contains no names of
-            classes, a field is invalid, or the weights belong to another architecture than the one
-            that the fields name.
+            classes, a field is invalid, or the weights belong to another architecture.
         ArchError: The fields name an unknown architecture, or the one in the file is not valid.
         WeightsFileError: The file cannot be read, or its metadata are invalid.
     """

@@ -46,12 +46,13 @@ def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figu
     trials, front = result.feasible, pareto_front(result.feasible, result.objectives)
     values = {o: [result.objectives.value_of(o, t) for t in trials] for o in (x, y)}
     axis, title = cost_axis(x.name, values[x]), title_of(y, score)
+    name_of_score = title_of(result.objectives.scores[0], score)
     name = f"{title} against {axis.label}"
     count = f"{len(front)} of {len(trials)} trials are on the Pareto front"
     chart = Chart(f"{name}; {count}", axis, Axis.around(title, values[y]))
     for stage, part in by_stage(trials):
         xs, ys = ([result.objectives.value_of(o, t) for t in part] for o in (x, y))
-        chart.dots(xs, ys, stage, [tooltip(t, x.name, score) for t in part])
+        chart.dots(xs, ys, stage, [tooltip(t, x.name, name_of_score) for t in part])
     xs, ys = ([result.objectives.value_of(o, t) for t in front] for o in (x, y))
     if len(result.objectives.all) == 2:
         is_cheap = x.direction == "minimize"
@@ -59,7 +60,7 @@ def _front(result: SearchResult, x: Objective, y: Objective, score: str) -> Figu
         end = axis.high if is_cheap else axis.low
         line_x, line_y = [xs[i] for i in order], [ys[i] for i in order]
         chart.line([*line_x, end], [*line_y, line_y[-1]], "front", steps=True)
-    chart.dots(xs, ys, "front", [tooltip(t, x.name, score) for t in front])
+    chart.dots(xs, ys, "front", [tooltip(t, x.name, name_of_score) for t in front])
     text = " and ".join(f"{title_of(o, score)} ({o.direction})" for o in result.objectives.all)
     caption = f"{count} (rings): no other trial is at least as good in {text}, and better in one."
     return Figure(name, chart.svg(), caption, (COARSE, FINE, RING))

@@ -62,7 +62,7 @@ class About:
 
     Attributes:
         title: Title of the page.
-        score: Name of the score, with its unit.
+        score: Name of the objective ``score``, with its unit; other scores keep their names.
         unit: Unit of the progress at which a training reports scores: ``epoch`` or ``iteration``.
         facts: Facts about the search, by name.
         statistic: Statistic that scores are drawn against; None takes the first one in
@@ -148,8 +148,10 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
     failed = [t for t in result.trials if t.state == "failed"]
     statistics = sorted({name for t in result.trials for name in t.statistics})
     statistic = about.statistic or (statistics[0] if statistics else None)
+    score = title_of(result.objectives.scores[0], about.score)  # of each trial
     return {
         "about": about,
+        "score": score,
         "best": best,
         "best_score": None if best is None else best.score,
         "complete": complete,
@@ -167,10 +169,10 @@ def _content(space: SearchSpace, result: SearchResult, about: About) -> dict[str
         "rungs": result.rungs,
         "spreads": _spread_rows(result),
         "proxy": result.proxy_correlation,
-        "figures": _figures(result, about, complete, statistic),
+        "figures": _figures(result, about, complete, statistic, score),
         "networks": [draw_network(w.name, w.layers) for w in about.winners if w.layers],
-        "variables": _variables(space, result, about.score),
-        "parts": _parts(space, complete, about.score),
+        "variables": _variables(space, result, score),
+        "parts": _parts(space, complete, score),
         "active": partial(_active, space),
         "parameters": space.parameters,
     }
@@ -182,22 +184,22 @@ def _spread_rows(result: SearchResult) -> list[tuple[str, Spread]]:
 
 
 def _figures(
-    result: SearchResult, about: About, complete: list[Trial], statistic: str | None
+    result: SearchResult, about: About, complete: list[Trial], statistic: str | None, score: str
 ) -> list[Figure]:
     if not complete:
         return []
     charts: list[Figure | None] = []
     if result.feasible:
-        charts.append(figures.best_so_far(result, about.score, statistic))
+        charts.append(figures.best_so_far(result, score, statistic))
     if result.objectives.are_several and result.feasible:
         charts += [*fronts(result, about.score), hypervolume_by_batch(result, about.score)]
     elif statistic is not None and any(statistic in t.statistics for t in result.feasible):
-        charts.append(figures.score_by_cost(result, statistic, about.score))
-    charts.append(figures.score_by_prediction(complete, about.score, statistic))
+        charts.append(figures.score_by_cost(result, statistic, score))
+    charts.append(figures.score_by_prediction(complete, score, statistic))
     if result.report_cards:
-        charts.append(figures.cross_validated(result.report_cards[-1], about.score))
-    charts.append(learning_curves(result, about.score, about.unit))
-    charts.append(scores_by_rung(result, about.score, about.unit))
+        charts.append(figures.cross_validated(result.report_cards[-1], score))
+    charts.append(learning_curves(result, score, about.unit))
+    charts.append(scores_by_rung(result, score, about.unit))
     stop, in_use = _early_stop(result)
     if stop is not None:
         charts.append(figures.rank_by_epoch(stop, in_use=in_use, unit=about.unit))

@@ -321,7 +321,7 @@ def _check_head(head: Mapping[str, Any]) -> None:
         raise ValueError(f"its format is {head['format']!r}, but this program reads {_FORMAT}")
     parts = [head["config"], head["settings"], head[_ORDER], head.get("identity", {})]
     if not all(isinstance(part, dict) for part in parts):
-        raise ValueError("its first line lacks config, settings and notes")
+        raise ValueError("a part of its first line is not a mapping")
     for key, value in head[_ORDER].items():
         is_list = isinstance(value, list) and all(isinstance(n, int) for n in value)
         if not re.fullmatch(rf"{RUNNING_AT}\d+", key) or not is_list:

@@ -201,13 +201,16 @@ def is_missing(url: str) -> bool:
 
 
 def _sqlite_path(url: str) -> Path | None:
-    """Returns the file of a SQLite URL; "." if the URL is invalid or has none; None for others."""
+    """Returns the file of a SQLite URL; None for other databases.
+
+    An invalid URL has the path ".", a database in memory the path of no file, ":memory:".
+    """
     try:
         parsed = with_driver(url)
-        is_file = parsed.get_backend_name() == "sqlite"
+        is_sqlite = parsed.get_backend_name() == "sqlite"
     except Exception:  # opening the URL will report the error
         return Path("")
-    return Path(parsed.database or "") if is_file else None
+    return (sqlite_path(parsed) or Path(_MEMORY)) if is_sqlite else None
 
 
 def _may_have_studies(url: str) -> bool:
@@ -221,7 +224,8 @@ def _may_have_studies(url: str) -> bool:
 def _has_study(url: str, study: str | None) -> bool:
     """Returns whether a database has a study; None: whether it has Optuna's tables."""
     parsed = with_driver(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+    path = _sqlite_path(url)
+    if path is not None and not path.is_file():
         return False  # Connecting would create the file.
     engine = create_engine(parsed, poolclass=NullPool, **_engine_arguments(url))
     with engine.connect() as connection:

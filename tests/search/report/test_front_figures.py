@@ -65,6 +65,14 @@ def test_the_hypervolume_after_a_warm_start() -> None:
     assert "batch 0" not in svg
 
 
+def test_the_page_calls_trials_scores_by_the_name_of_the_first_score(tmp_path: Path) -> None:
+    page, result = tmp_path / "report.html", _result(("top1", "-error", "-macs"))
+    write_report(page, problem.space(), result, About(score="score of another search"))
+    text = page.read_text(encoding="utf-8")
+    assert "score of another search" not in text
+    assert f"trial {result.trials[0].number} ({result.trials[0].id}): top1 " in text
+
+
 def test_three_objectives_have_two_charts_without_a_line() -> None:
     figures = fronts(_result(("top1", "-error", "-macs")), "score")
     assert [figure.name for figure in figures] == ["top1 against error", "top1 against MACs"]

@@ -186,7 +186,7 @@ def _change(path: Path, line: int, **changes: Any) -> None:
     ("line", "changes", "message"),
     [
         (0, {"format": 9}, "its format is 9, but this program reads 1"),
-        (0, {"settings": 1}, "lacks config, settings and notes"),
+        (0, {"settings": 1}, "a part of its first line is not a mapping"),
         (0, {"notes": {"running_at_batch_1": 5}}, "does not describe the order of batches"),
         (1, {"batch": 7}, "trials of another batch"),
         (1, {"state": "running"}, "a trial that this program did not write"),

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from fbnetv3.search import FloatRange, JointNAS, SearchError, SearchSpace
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.storage.database import sqlite_url, url_text
+from fbnetv3.search.storage.database import is_missing, sqlite_url, url_text
 
 NAMES = [
     "plain", "sp ace", "lr?x=1", "a%20b", "a%41b", "100%", "a#b", "a&b;c", "it's", 'say "x"',
@@ -142,3 +142,19 @@ def _first_to_end(processes: list[subprocess.Popen[str]]) -> subprocess.Popen[st
                 return process
         mp.Event().wait(0.05)
     raise AssertionError("both wait")
+
+
+@pytest.mark.parametrize("form", ["sqlite:///{}", "sqlite:///file:{}?mode=ro&uri=true"])
+def test_a_file_with_content_is_not_missing(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    url = form.format(path)
+    assert is_missing(url)
+    path.touch()
+    assert is_missing(url)
+    path.write_bytes(b"SQLite format 3")
+    assert not is_missing(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_missing(url: str) -> None:
+    assert is_missing(url)
