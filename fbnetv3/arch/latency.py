@@ -1,11 +1,12 @@
 """Latency from a table of measured blocks, for one network or for many at once, without torch.
 
-The latency of a network is the sum over its blocks, which ``fbnetv3-benchmark --latency-table``
-measures inside running networks. A block of a measured shape has its measured latency. For a shape
-between measured ones, the latency is a linear function of the block's work (multiply-adds and moved
-elements of each of its parts, see ``latency_shapes.work``). The coefficients of this function are
-fitted for each kind of block (op, kernel size, stride and options) and are >= 0. Hence no block has
-a negative latency, and adding a block, with the others unchanged, never makes a network faster.
+The latency of a network is the sum over its blocks, its head, and the rest of its time (the frame,
+which the table stores like a block). ``fbnetv3-benchmark --latency-table`` measures them inside
+running networks. A block of a measured shape has its measured latency. For a shape between measured
+ones, the latency is a linear function of the block's work (multiply-adds and moved elements of each
+of its parts, see ``latency_shapes.work``). The coefficients of this function are fitted for each
+kind of block (op, kernel size, stride and options) and are >= 0. Hence no block has a negative
+latency, and adding a block, with the others unchanged, never makes a network faster.
 """
 
 from __future__ import annotations
@@ -108,8 +109,9 @@ class LatencyTable:
         The arguments are like those of :func:`fbnetv3.arch.count_cost_arrays`.
 
         Args:
-            rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). ``n``
-                may be 0 if the first layer of the row is the same as its repeats.
+            rows: Rows as flat mappings whose numbers may be arrays of shape (candidates,). The
+                number of layers ``n`` may be 0, for candidates without this row, only if all
+                layers of the row are equal.
             resolution: Side of the input in pixels, an int or an array of shape (candidates,).
             width_divisor: Divisor of channel counts, as in :class:`Arch`.
             num_classes: Number of logits.
@@ -242,7 +244,8 @@ class LatencyTable:
         if file.endswith(".csv"):
             raise ArchError(
                 "a csv of blocks is not a latency table; convert it to one: fbnetv3-benchmark "
-                f"--latency-table {file} --runtime TEXT",
+                f"--latency-table {file} --runtime 'RUNTIME, DEVICE' writes latency_table.json "
+                "beside it",
                 file=file,
             )
         try:

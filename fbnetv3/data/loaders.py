@@ -283,14 +283,14 @@ def _data_loader(
 
 
 def _start_process_group(worker: int) -> None:
-    # Ctrl-C and batch systems send signals to a whole process group. In a group of their own, the
-    # workers end only when the main process ends them.
+    # A terminal (Ctrl-C) and some batch systems send signals to a whole process group. A worker
+    # leaves the main process's group, so that these signals do not reach it.
     os.setpgid(0, 0)
     _ignore_sigterm_unless_from_parent()
 
 
 def _ignore_sigterm_unless_from_parent() -> None:
-    # Batch systems such as Slurm send SIGTERM to every process of a job, whatever its group. The
+    # Other batch systems, such as Slurm, send SIGTERM to every process of a job in any group. The
     # main process then finishes its step, and needs the workers for it. Hence SIGTERM ends
     # a worker only if the main process sends it.
     if not hasattr(signal, "sigwaitinfo"):  # macOS

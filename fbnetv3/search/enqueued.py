@@ -55,8 +55,8 @@ def enqueued_candidate(
     pool = feasible.with_statistics(levels)
     if any(np.isnan(values).any() for values in pool.statistics.values()):
         raise SearchError(
-            f"{name}: this candidate is not allowed: its network cannot be built, or its costs are "
-            "unknown, since they are counted for the networks of the pool only; enqueue another one"
+            f"{name}: this candidate is not allowed: its network cannot be built, or it is none of "
+            "the networks for which alone the space has costs; enqueue another one"
         )
     violated = [
         f"{c.name} is {pool.statistics[c.name][0]:.6g}, but the constraint is {c}"

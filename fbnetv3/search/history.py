@@ -49,16 +49,17 @@ class History:
 
         Args:
             trials: Finished trials, in the order of their numbers.
-            schedule: Batches of the search, with their sizes in the settings.
-            sizes: Size of each proposed batch, by number of the batch. Storages of earlier versions
-                lack sizes: a batch that is smaller than in the settings then counts as unfinished,
-                unless ``ahead`` is 0 in the settings and the batch has a successor.
+            schedule: Number of batches of the search, and the size that its settings give to each.
+            sizes: Actual size of each proposed batch, by number of the batch. Storages of earlier
+                versions lack these sizes. A batch then counts as finished if it has as many trials
+                as the settings say, or if ``ahead`` is 0 and there is a later batch. (With
+                ``ahead`` > 0, a batch is proposed while trials of the one before still run.)
         """
         recorded = [number for number in sizes if number < schedule.count]
         count = 1 + max([*(t.batch for t in trials), *recorded], default=-1)
         batches = [[t for t in trials if t.batch == number] for number in range(count)]
-        # Without ``ahead`` (trials that may still run when the next batch is proposed), a batch has
-        # a successor only once it is finished, however small it is.
+        # If ``ahead`` is 0, the next batch is proposed only once this one is finished, however
+        # small it is.
         first = 0 if schedule.settings.ahead else max(0, count - 1)
         least = [sizes.get(i, schedule.size_of(i) if i >= first else 0) for i in range(count)]
         unfinished = (i for i in range(count) if len(batches[i]) < least[i])
@@ -127,9 +128,10 @@ class Known:
 
     @property
     def errors(self) -> dict[int, float] | None:
-        """Standard deviation of each score around the final score, by trial number.
+        """Standard deviation of the error of each score, by trial number; None if all are exact.
 
-        None stands for 0 in all trials.
+        With rungs, the score of a partly trained candidate is an estimate of its score after a
+        whole training.
         """
         if self.ladder is None:
             return None
@@ -150,10 +152,11 @@ class Known:
         return [t for t in self.trials if t.state == "running"]
 
     def finished(self) -> list[Trial]:
-        """Returns copies of the trials with a result, with ``score`` set from :attr:`scores`.
+        """Returns copies of the trials with a result, with their ``score`` set.
 
-        With rungs, only replicates and trials of the highest rung that any candidate has finished
-        have a score. Trainings of one candidate with different seeds have the mean of their scores.
+        Without rungs, it is the score in :attr:`scores`. With rungs, it is the measured score of
+        replicates and of trials of the highest rung that any candidate has finished; other trials
+        have none. Trainings of one candidate with different seeds have the mean of their scores.
         """
         scores = self.scores
         if self.ladder is not None:
@@ -175,13 +178,14 @@ def check_stored(
         trials: Trials, in the order of their numbers.
         space: Space of the search.
         schedule: Batches of the search.
-        costs: Function from levels to the statistics that the trials must have; None: their
-            statistics are not checked.
+        costs: Function that computes the statistics of candidates, which are given by the levels
+            of their variables (see :class:`SearchSpace`). The statistics of the trials must be
+            equal to these. None: they are not checked.
 
     Raises:
-        SearchError: Two trials have the same number; a candidate has two trials, and the second
-            does not train it for more epochs, up to a higher rung; or the config, id, batch, stage,
-            number, epochs, seed, objectives or statistics of a trial do not fit this search.
+        SearchError: Two trials have the same number; two trials train a candidate with the same
+            seed, and the second one does not continue to a higher rung; or the config, id, batch,
+            stage, number, epochs, seed, objectives or statistics of a trial do not fit this search.
     """
     try:
         with data_errors(SearchError, "a config"):
@@ -241,7 +245,7 @@ class _Earlier:
             and not (rungs and is_further(trial, earlier)),
             "its number of epochs is none of the rungs": bool(rungs)
             and trial.max_epochs not in rungs,
-            "no finalist has its seed": trial.replicate > 0
+            "only finalists train with other seeds, final_seeds in all": trial.replicate > 0
             and (trial.stage != "fine" or trial.replicate >= schedule.settings.final_seeds),
             "its number is stored twice": trial.number in self._numbers,
             "its batch does not exist": trial.batch >= schedule.count,
@@ -307,7 +311,8 @@ def score_trials(
         direction: ``maximize`` or ``minimize``.
         rungs: Numbers of epochs after which candidates are compared; (): no rungs. With rungs,
             there is no early stopping.
-        parts: Number of parts of the first batch, each of which is a batch of the history.
+        parts: Number of entries of ``history.batches`` that form the first batch, which may be
+            proposed in several parts.
     """
     if rungs:
         trials = [*warm_start, *history.trials]

@@ -129,7 +129,7 @@ def test_stored_replicates_that_no_search_trains_are_refused(search: JointNAS) -
     for place, changes in ((0, {"replicate": 1}), (-1, {"replicate": 3})):
         other = list(trials)
         other[place] = replace(other[place], **changes)
-        with pytest.raises(SearchError, match="no finalist has its seed"):
+        with pytest.raises(SearchError, match="only finalists train with other seeds"):
             check_stored(other, problem.space(), Schedule(settings))
     twice = [*trials[:-1], replace(trials[-1], replicate=1)]
     with pytest.raises(SearchError, match="stored twice"):

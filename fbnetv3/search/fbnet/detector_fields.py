@@ -1,4 +1,4 @@
-"""The group ``detector`` of a space: what it sets besides the backbone and the group ``recipe``."""
+"""The group ``detector`` in the yaml of a space: keys for what is neither backbone nor recipe."""
 
 from __future__ import annotations
 
