@@ -49,7 +49,7 @@ def check_network(
         with key_in_errors("INPUT.RESOLUTION"):
             count_cost(arch, side)
         if batch > 1 and all(map(_is_built_in, arch.blocks)):
-            return  # count_cost has checked all feature maps, and batch norms get 2 or more values
+            return  # count_cost refuses images that are too small; batch norms get 2+ values
     mode = model.training
     model.train(training)
     try:
@@ -62,13 +62,13 @@ def check_network(
         kind = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigError(
             f"{_key_of(str(name))} {name} returns {kind} for a batch of images; a classifier must "
-            f"return one tensor (batch, {num_classes}): choose another network, or other "
-            "arguments in its name"
+            f"return one tensor (batch, {num_classes}): choose another network"
+            f"{', or change what follows ? in its name' if '?' in str(name) else ''}"
         )
 
 
 def _key_of(name: str) -> str:
-    """Returns the config key or argument that gives a network."""
+    """Returns what an error names: the argument ``model`` of ``fbnetv3.train``, or MODEL.ARCH."""
     return "model" if name.startswith("module:") else "MODEL.ARCH"
 
 
@@ -97,12 +97,12 @@ def _advice(model: nn.Module, name: str, side: int, batch: int, error: Exception
             "2 or more images per process, or a larger INPUT.RESOLUTION"
         )
     native = _native_side(model)
-    larger = f"set INPUT.RESOLUTION to {native}" if native else "use a larger INPUT.RESOLUTION"
+    remedies = [f"set INPUT.RESOLUTION to {native}" if native else "use a larger INPUT.RESOLUTION"]
     if native == side or "channels" in str(error):
-        larger = "leave out the arguments in its name"
+        remedies = ["leave out what follows ? in its name"] if "?" in name else []
     return (
         f"{_key_of(name)} {name} cannot process RGB images of {side} px (INPUT.RESOLUTION): "
-        f"{first_line(error).rstrip('.')}; {larger}, or choose another network"
+        f"{first_line(error).rstrip('.')}; {', or '.join([*remedies, 'choose another network'])}"
     )
 
 

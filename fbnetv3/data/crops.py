@@ -52,9 +52,10 @@ class ResizeCenterCrop:
         return cropped
 
     def crop_jpeg(self, jpeg: JpegImage) -> Pixels | Image.Image:
-        """Crops a JPEG file, decoded at the smallest size that the resize does not enlarge.
+        """Crops a JPEG file, which is decoded at 1/8, 1/4, 1/2 or all of its size.
 
-        A file whose shorter side is below ``resize`` is decoded in full.
+        This is the smallest of these sizes whose shorter side is at least ``resize``, or the whole
+        size if there is none.
         """
         side = float(min(jpeg.size))
         divisor = largest_divisor((side, side), (self.resize, self.resize))
@@ -62,7 +63,10 @@ class ResizeCenterCrop:
 
 
 class RandomPaddedCrop(ResizeCenterCrop):
-    """A random crop of the centre crop, padded by black borders of 1/8 of its side."""
+    """The centre crop, padded by black borders of 1/8 of its side, then cropped at random.
+
+    The random crop is as large as the centre crop.
+    """
 
     def __call__(self, image: Image.Image) -> Image.Image:
         image = super().__call__(image)
@@ -132,7 +136,7 @@ def _resized(
     mode = _TORCH_MODES.get(resampling)
     if mode is None:
         return Image.fromarray(np.ascontiguousarray(pixels)).resize(size, resampling)
-    # Torch warns of arrays that cannot be written, such as those of whole Pillow images.
+    # Torch warns of read-only arrays, such as cached pixels; they are copied.
     pixels = np.require(pixels, requirements=("C", "W"))
     # (1, 3, H, W), with strides that torch recognises as channels_last
     images = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)

@@ -20,7 +20,7 @@ from fbnetv3.data.sampling import random_classes, stratified_order
 from fbnetv3.data.sources import Source
 
 CACHE_BYTES = 256 << 20  # per process, and thus in each loader worker
-_RANDOM_SPLIT = 31  # second key of the seed: other draws with the same seed are independent
+_RANDOM_SPLIT = 31  # mixed into the seed, so that other draws do not get the same numbers
 
 
 class ImageDataset(Dataset[tuple[Any, int]], ABC):
@@ -174,7 +174,7 @@ class ImageDataset(Dataset[tuple[Any, int]], ABC):
         return Subset(self, indices, [self.classes[c] for c in chosen], relabel)
 
     def _strata(self) -> list[int]:
-        """Returns the class of each image, or with several labels the number of its label set."""
+        """Returns a number for each image: its class, or a number that stands for its labels."""
         if not self.is_multi_label:
             return self.targets
         numbers = {labels: i for i, labels in enumerate(sorted(set(self.targets)))}
@@ -244,8 +244,8 @@ class FileDataset(ImageDataset):
     """A data set of the image files in a folder or archive.
 
     The pixels of an image are kept in memory after its first use, if they fit into ``cache_bytes``.
-    The first image to be kept must be so small that the whole data set would fit at its size
-    (CIFAR-10 takes 150 MB). Each loader worker has its own cache.
+    While nothing is kept, only an image is kept of which the cache could hold as many as the data
+    set has images (CIFAR-10 takes 150 MB). Each loader worker has its own cache.
 
     Args:
         name: Name of the data set.
@@ -332,8 +332,8 @@ class Subset(ImageDataset):
         dataset: Data set that the images are taken from.
         indices: Indices of the images in ``dataset``.
         classes: Names of the classes. None keeps the classes of ``dataset``.
-        relabel: Mapping from each target in ``dataset`` to its index in ``classes``. None keeps
-            the targets.
+        relabel: Mapping from each target of the chosen images in ``dataset`` to its index in
+            ``classes``. None keeps the targets.
     """
 
     def __init__(

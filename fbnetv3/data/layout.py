@@ -99,9 +99,10 @@ def _only_folder(names: Iterable[str]) -> str:
 def _wrapper(images: Sequence[str], files: Sequence[str]) -> str:
     """Returns the path of the folder with the class folders, with a slash; "" for the root.
 
-    The search descends while a single folder contains all files that are in folders. If it finds no
-    class folders, or they have fewer than half of the images, then the first folder on the way that
-    has images directly in it is the only class, and the path of its parent is returned.
+    The search descends while there is only one folder with files; files beside it do not matter.
+    The folders where it ends are the classes. But if it ends at a folder without folders of images,
+    or if the classes have fewer than half of the images, the first folder on the way with images
+    directly in it is the only class, and the path of its parent is returned.
     """
     prefix, class_prefix = "", None
     while folder := _only_folder(_below(files, prefix)):
@@ -133,9 +134,9 @@ def _refuse_mixed_levels(place: Path, classes: Sequence[str], names: Sequence[st
         only = place / classes[0]
         loose = sum(name.count("/") == 1 for name in names)
         raise DataError(
-            f"{place}: {classes[0]} is the only folder, with {loose} images of its own and "
-            f"subfolders that look like classes: {some(inner)}; move these images into class "
-            f"folders and give {only}, or delete these images"
+            f"{place}: {classes[0]} is the only folder; it has subfolders that look like classes "
+            f"({some(inner)}), and {loose} images beside them; move the {loose} images into class "
+            f"folders, or delete them, and give {only} as the data set"
         )
 
 

@@ -42,9 +42,10 @@ def prepare_detector(
         cfg: Config of a detector.
         context: Process, device and console to run on.
         training: Whether to prepare a training. An evaluation does not open the training set, and
-            refuses a classifier's weights, and other classes (other names, if the file has names).
+            refuses weights of a classifier, and weights for other classes than the test set has.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether only the number of classes is compared, even if there are names.
+        ignore_class_names: Whether weights for the same number of classes are accepted in an
+            evaluation although the names of the classes differ.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights cannot be read

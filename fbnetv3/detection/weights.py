@@ -24,13 +24,14 @@ from fbnetv3.weights.load import Weights, compare_classes, read_weights, refusal
 
 _DETECTRON2_SCHEME = "detectron2://"
 _COUNTER = "num_batches_tracked"  # counter of a batch norm, which frozen ones lack
-# Endings of the names of tensors that a file may lack. If batch statistics were folded into scale
-# and shift, the mean and variance of the model keep their initial values, which change nothing.
+# Endings of the names of tensors that weights of a backbone may lack. Files such as detectron2's
+# ResNets have no batch statistics, which were folded into scale and shift: the model keeps its
+# initial mean 0 and variance 1.
 _CONSTANTS = (_COUNTER, "norm.running_mean", "norm.running_var")
 # Endings of the names of constants that earlier versions of detectron2 saved; the config has them.
 _NOT_SAVED = ("pixel_mean", "pixel_std", *(f"cell_anchors.{i}" for i in range(5)))
 _OTHER_NUMBER = (
-    "the weights lack the layers of the classes, or have another number of classes than the data"
+    "the weights have another number of classes than the data, or lack the layers that predict them"
 )
 
 
@@ -81,7 +82,7 @@ def load_detector_weights(
     classes: Sequence[str] | None = None,
     training: bool = True,
 ) -> DetectorLoadSummary:
-    """Loads MODEL.WEIGHTS into a detector, and returns a summary of the loaded tensors.
+    """Loads the weights at ``uri`` into a detector, and returns a summary of the loaded tensors.
 
     The weights may be those of a detector. If its classes differ from those of the data, the layers
     that depend on the classes are freshly initialised; if only their order differs, the rows of
@@ -145,7 +146,7 @@ def _refuse_address(uri: str) -> None:
     """
     if not uri.startswith(_DETECTRON2_SCHEME) or ".." in uri.split("/"):
         raise DownloadError(
-            f"MODEL.WEIGHTS {uri} is not downloaded; allowed: {ZOO_SCHEME}NAME, "
+            f"MODEL.WEIGHTS {uri} may not be downloaded; allowed: {ZOO_SCHEME}NAME, "
             f"{HUB_SCHEME}OWNER/NAME, {_DETECTRON2_SCHEME}PATH without '..', or the path of a file"
         )
 
@@ -190,7 +191,9 @@ def _load_detector(
     if unmatched:
         difference = difference or _OTHER_NUMBER
         if not training:
-            raise LoadError(f"{weights.source}: {difference}; use the data set of the weights")
+            raise LoadError(
+                f"{weights.source}: {difference}; use weights that were trained for these classes"
+            )
     model.load_state_dict(fitting, strict=False)
     return DetectorLoadSummary(
         weights.source,

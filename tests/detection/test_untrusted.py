@@ -212,7 +212,7 @@ def test_other_addresses_are_not_downloaded(
     manager = "detectron2.utils.file_io.PathManager.get_local_path"
     monkeypatch.setattr(manager, lambda path: downloads.append(path))
     model, full = resnet_detector
-    with pytest.raises(DownloadError, match="is not downloaded; allowed: zoo://NAME"):
+    with pytest.raises(DownloadError, match="may not be downloaded; allowed: zoo://NAME"):
         load_detector_weights(model, uri, full)
     assert not downloads
 
