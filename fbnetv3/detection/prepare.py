@@ -44,8 +44,7 @@ def prepare_detector(
         training: Whether to prepare a training. An evaluation does not open the training set, and
             refuses weights of a classifier, and weights for other classes than the test set has.
         weights: Address or file of the weights to load; "" loads none.
-        ignore_class_names: Whether weights for the same number of classes are accepted in an
-            evaluation although the names of the classes differ.
+        ignore_class_names: Whether an evaluation accepts classes whose names alone differ.
 
     Raises:
         FBNetError: A value of the config is not allowed, or the data or the weights cannot be read

@@ -178,9 +178,8 @@ def check_stored(
         trials: Trials, in the order of their numbers.
         space: Space of the search.
         schedule: Batches of the search.
-        costs: Function that computes the statistics of candidates, which are given by the levels
-            of their variables (see :class:`SearchSpace`). The statistics of the trials must be
-            equal to these. None: they are not checked.
+        costs: Function from candidates, as levels of their variables, to the statistics that the
+            trials must have; None: their statistics are not checked.
 
     Raises:
         SearchError: Two trials have the same number; two trials train a candidate with the same
