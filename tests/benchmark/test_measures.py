@@ -44,6 +44,7 @@ def test_short_steps_are_repeated_within_a_round(clock: list[float]) -> None:
     assert len(calls) == 1 + 2 * 5
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch() -> None:
     pytest.importorskip("resource")
     small, large = (

@@ -114,6 +114,7 @@ def test_weights_or_a_model_are_required(images: Path, capsys: pytest.CaptureFix
     assert "must be an integer >= 1, not '0'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_tool_runs_from_anywhere(weights: Path, images: Path, tmp_path: Path) -> None:
     tool = ROOT / "tools" / "predict.py"
     command = [sys.executable, str(tool), str(images / "a.jpg"), "--weights", str(weights)]

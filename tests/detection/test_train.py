@@ -127,6 +127,7 @@ def test_parameters_are_decayed_as_detectron2_decays_them(tiny: Make, norm: str)
     assert set(expected.values()) == {0.0, 1e-4}
 
 
+@pytest.mark.slow
 def test_the_first_step_of_a_process_rounds_as_later_ones() -> None:
     """Otherwise a resumed run would differ from an undisturbed one; see warm_up_focal_loss."""
     program = """

@@ -236,6 +236,7 @@ def test_a_new_classifier_needs_a_class(number: Any) -> None:
         reset_classifier(model, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/mobilenetv3_small_050", "torchvision/mobilenet_v3_small"])
 def test_networks_can_be_traced_and_exported(name: str) -> None:
     model = build_model(name, 10).eval()

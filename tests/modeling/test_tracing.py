@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,10 +20,11 @@ from fbnetv3.modeling.blocks import ACTIVATIONS
 from tests.modeling.networks import images, with_random_statistics
 
 # hswish with squeeze-and-excitation; relu with groups, shuffles and skips; swish; a pooling stage;
-# universal and fused inverted bottlenecks; at least one network of each family
+# universal and fused inverted bottlenecks; at least one network of each family. The fast tests use
+# the first two networks only, because tracing takes up to 30 s of CPU time.
+QUICK = ["fbnetv3_a0", "fbnetv3_nano_a"]
 NAMES = [
-    "fbnetv3_a0",
-    "fbnetv3_nano_a",
+    *QUICK,
     "fbnet_a",
     "fbnetv2_f1",
     "fbnetv2_l2",
@@ -39,7 +40,12 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=NAMES)
+def _params(names: Sequence[str]) -> list[Any]:
+    marks = {name: () if name in QUICK else pytest.mark.slow for name in names}
+    return [pytest.param(name, marks=marks[name], id=name) for name in names]
+
+
+@pytest.fixture(scope="module", params=_params(NAMES))
 def model(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
     small = scale(get_arch(request.param), 0.25, 0.3)
@@ -121,7 +127,7 @@ def test_tracing_in_training_mode(model: nn.Module) -> None:
     model.eval()
 
 
-@pytest.mark.parametrize("model", DEPLOYED, indirect=True)
+@pytest.mark.parametrize("model", _params(DEPLOYED), indirect=True)
 def test_a_deployed_network_overwrites_its_activations(model: nn.Module) -> None:
     deployed = deploy(model)
     kinds = tuple(ACTIVATIONS.values())
@@ -135,7 +141,7 @@ def test_a_deployed_network_overwrites_its_activations(model: nn.Module) -> None
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", DEPLOYED, indirect=True)
+@pytest.mark.parametrize("model", _params(DEPLOYED), indirect=True)
 def test_a_deployed_network_can_be_traced(model: nn.Module, mode: None) -> None:
     deployed = deploy(model)
     traced = torch.jit.trace(deployed, images())

@@ -112,6 +112,7 @@ def test_cases_have_the_best_candidates_within_their_budgets(
     assert rows["random_8M"]["architecture"] == max(compared, key=lambda t: t.score or 0).id
 
 
+@pytest.mark.slow
 def test_unfinished_searches_are_not_compared(logs: tuple[Path, Path], tmp_path: Path) -> None:
     unfinished = tmp_path / "log"
     unfinished.mkdir()

@@ -101,6 +101,7 @@ def test_without_finalists_a_continued_search_is_the_longer_one(tmp_path: Path) 
     assert problem.summary(_run(url, 3, finalists=0).result()) == problem.summary(longer)
 
 
+@pytest.mark.slow
 def test_a_killed_continued_search_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     urls = [sqlite_url(tmp_path / name) for name in ("a.db", "b.db")]
     results = []

@@ -145,7 +145,9 @@ def test_the_limit_names_place_and_cause() -> None:
     limit.finished(_result(trials[1], fault=DATA))
     problem = limit.problem()
     assert problem is not None
-    assert "trial 1: data error on GPU 3: why. These candidates do not count as failed" in problem[0]
+    assert (
+        "trial 1: data error on GPU 3: why. These candidates do not count as failed" in problem[0]
+    )
     assert problem[1] == {0, 1}
 
 

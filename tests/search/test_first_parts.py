@@ -84,6 +84,7 @@ class _Killed(BaseException):
     """Stands for SIGKILL: no code catches it."""
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     expected = problem.summary(problem.search(**DIVIDED).run(problem.evaluate))
     url, count = f"sqlite:///{tmp_path / 's.db'}", 0

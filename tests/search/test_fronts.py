@@ -76,6 +76,7 @@ def test_the_hypervolume_grows_with_each_batch() -> None:
     assert reference["macs"] == pytest.approx(pool.max() + 0.1 * spread)
 
 
+@pytest.mark.slow
 def test_a_search_for_the_front_finds_a_larger_hypervolume_than_random_candidates() -> None:
     ratios = []
     for seed in range(3):
@@ -169,6 +170,7 @@ def test_workers_send_several_scores() -> None:
     assert [t.scores for t in ours.trials] == [t.scores for t in plain.trials]
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     url, whole = f"sqlite:///{tmp_path / 'a.db'}", _search().run(_score)
 
@@ -181,6 +183,7 @@ def test_a_killed_search_ends_where_an_undisturbed_one_does(tmp_path: Path) -> N
     assert problem.summary(_search(storage=url).run(_score)) == problem.summary(whole)
 
 
+@pytest.mark.slow
 def test_failed_candidates_and_batches_ahead() -> None:
     def evaluate(trial: Trial) -> float:
         if trial.number % 4 == 0:

@@ -7,6 +7,7 @@ import numpy as np
 from tests.search import problem
 
 
+@pytest.mark.slow
 def test_a_search_beats_random_search_at_equal_cost() -> None:
     gains = []
     for seed in range(3):

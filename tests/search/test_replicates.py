@@ -75,6 +75,7 @@ def test_without_replicates_the_candidates_are_the_same(search: JointNAS) -> Non
     assert [t.id for t in result.trials] == first
 
 
+@pytest.mark.slow
 def test_killed_and_with_workers_it_ends_the_same(search: JointNAS, tmp_path: Path) -> None:
     stops = {16, 18, 20, 24}
 

@@ -216,6 +216,7 @@ def test_the_number_of_workers_has_no_effect(whole: JointNAS) -> None:
     assert _rows(search) == _rows(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 4])
 def test_a_killed_search_ends_where_an_undisturbed_one_does(tmp_path: Path, ahead: int) -> None:
     def run(url: str, stops: set[int]) -> JointNAS:
