@@ -95,17 +95,23 @@ def pack(
         raise DataError(f"{dataset.name} has several labels per image, which shards do not hold")
     folder = Path(os.path.realpath(folder))  # a folder cannot be renamed to a link
     try:
-        fingerprint = _fingerprint(dataset, options)
-        if _is_renamed(folder, fingerprint):
-            advance(len(dataset))
-        else:
-            _check_free(folder)
-            with _partial_folder(folder, fingerprint) as partial:
-                _write(dataset, partial, options, advance)
-        return _finish(folder)
+        return _pack_into(folder, dataset, options, advance)
     except OSError as error:
         text = f"cannot write {folder}: {error.strerror or error}"
         raise WriteError(f"{text}; free space or choose a writable folder") from error
+
+
+def _pack_into(
+    folder: Path, dataset: ImageDataset, options: PackOptions, advance: Callable[[int], None]
+) -> int:
+    fingerprint = _fingerprint(dataset, options)
+    if _is_renamed(folder, fingerprint):
+        advance(len(dataset))
+    else:
+        _check_free(folder)
+        with _partial_folder(folder, fingerprint) as partial:
+            _write(dataset, partial, options, advance)
+    return _finish(folder)
 
 
 def _check_free(folder: Path) -> None:
