@@ -59,7 +59,7 @@ def let_iterations_override_epochs_in_list(pairs: Sequence[Any]) -> list[Any]:
     return result
 
 
-def epochs_to_clear(name: str, value: Any) -> str:
+def epochs_to_clear(name: str, value: object) -> str:
     """Returns the key in epochs that an assignment to a key of its group sets to 0; "" for none.
 
     Args:
