@@ -88,7 +88,7 @@ class OwnParts:
             DataError: A data set is not allowed.
         """
         given = {"train_set": self.train_set, "test_set": self.test_set}
-        named = [names for names in map(named_classes, given.values()) if names]
+        named = [names for key, part in given.items() if (names := named_classes(part, key))]
         made = [
             None if part is None else self._made(part, key, named, cfg.MODEL.NUM_CLASSES)
             for key, part in given.items()
@@ -101,7 +101,7 @@ class OwnParts:
 
     @staticmethod
     def _made(part: Any, key: str, named: list[list[str]], count: int) -> AnyDataset:
-        classes = named_classes(part) or (named[0] if named else None)
+        classes = named_classes(part, key) or (named[0] if named else None)
         return as_image_dataset(part, key, classes, count)
 
 

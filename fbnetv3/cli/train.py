@@ -34,6 +34,20 @@ examples:
   torchrun --nproc-per-node 8 tools/train_net.py --config-file model_zoo/fbnetv3_g.yaml
 """
 
+# Option, options that it excludes, and why
+_CONTRADICTIONS = (
+    ("resume", ("overwrite",), "continues a run"),
+    ("eval_only", ("resume", "overwrite"), "does not train"),
+    ("check_data", ("eval_only", "resume", "overwrite"), "only decodes images"),
+    ("check_data", ("ignore_class_names",), "loads no weights"),
+    (
+        "check_data",
+        ("num_processes", "num_machines", "machine_rank", "dist_url"),
+        "runs in one process",
+    ),
+    ("profile", ("eval_only", "check_data"), "traces a training"),
+)
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
@@ -101,14 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if args.resume and args.overwrite:
-        parser.error("--resume continues a run and --overwrite removes it: give only one of them")
-    if args.check_data and args.ignore_class_names:
-        parser.error("--check-data loads no weights: leave out --ignore-class-names")
+    for option, others, reason in _CONTRADICTIONS:
+        for other in others:
+            given = [getattr(args, name) != parser.get_default(name) for name in (option, other)]
+            if all(given):
+                parser.error(f"{_flag(option)} {reason}: leave out {_flag(other)}")
     if args.profile < 0:
         parser.error(f"--profile {args.profile}: give a number of steps, 1 or more")
-    if args.profile and (args.eval_only or args.check_data):
-        parser.error("--profile traces steps of a training: leave out --eval-only and --check-data")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _read_config(

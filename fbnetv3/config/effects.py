@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.keys import KEYS, get_cfg
-from fbnetv3.config.node import CfgNode, get_value, same_value
+from fbnetv3.config.node import CfgNode, get_value, iter_keys, same_value
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
 from fbnetv3.config.recipes import BETA2_OPTIMIZERS, NESTEROV_OPTIMIZERS, RECIPE_KEYS
 
@@ -149,19 +149,17 @@ _CONDITIONS: Mapping[str, tuple[Condition, str]] = {
 def unread_keys(cfg: CfgNode) -> dict[str, str]:
     """Returns the given keys that have no effect in the training of a config, with the reason.
 
-    A key counts as given if a config file or the command line gives it a value other than the
+    A key counts as given if a config file, the command line or code gives it a value other than the
     default. Keys that come only from a ``_BASE_`` file do not count, since other configs share it.
 
     Args:
         cfg: Config of a classifier or a detector.
     """
-    defaults = get_cfg()
-    given = cfg.given_keys(bases=False)
-    known = [key for key in given if key.partition(".")[0] in defaults]
+    defaults = dict(iter_keys(get_cfg()))  # keys that others have added are not judged
     return {
         key: reason
-        for key in sorted(known)
-        if not same_value(get_value(cfg, key), get_value(defaults, key))
+        for key in sorted(cfg.given_keys(bases=False) & defaults.keys())
+        if not same_value(get_value(cfg, key), defaults[key])
         if (reason := unread_reason(cfg, key))
     }
 

@@ -11,14 +11,15 @@ from detectron2.config import CfgNode as DetectronCfgNode
 
 from fbnetv3.config.errors import ConfigError
 from fbnetv3.config.files import load_yaml
-from fbnetv3.config.precedence import let_iterations_override_epochs_in_list
+from fbnetv3.config.precedence import epochs_to_clear, let_iterations_override_epochs_in_list
 from fbnetv3.config.renamed import new_name, with_new_names
 from fbnetv3.errors import did_you_mean
 
-# Attributes of the tree's root. Keys are given by files, KEY VALUE lists and other config trees;
-# assignments in code do not count.
+# Attributes of the tree's root: keys that files, KEY VALUE lists and other config trees give
 _GIVEN_KEYS = "__given_keys__"  # all given keys
 _GIVEN_OUTSIDE_BASES = "__given_outside_bases__"  # all but the keys that only _BASE_ files give
+# Attribute of a node: its keys that code has assigned, with dots for keys of an assigned group
+_ASSIGNED = "__assigned_keys__"
 # Attribute of a node: its keys whose value is an integer or the word auto
 _AUTO_KEYS, _AUTO = "__auto_keys__", "auto"
 # Names of settings in other programs -> key here, which the error about an unknown key suggests
@@ -48,7 +49,8 @@ class CfgNode(DetectronCfgNode):
     ConfigError that suggests the nearest key or lists the allowed ones. A value must have the type
     of the key's present value. An int is also accepted for a float, a Path for a string, one string
     for a list or tuple of strings, a list for a tuple and the reverse, and anything where the
-    present value is None. Keys of :meth:`allow_auto` take an integer or ``auto``.
+    present value is None. Keys of :meth:`allow_auto` take an integer or ``auto``. An assignment of
+    iterations also sets the epochs to 0, see config/precedence.py.
     Yaml is read with the safe loader only. New keys can be added after ``set_new_allowed(True)``.
     """
 
@@ -56,6 +58,12 @@ class CfgNode(DetectronCfgNode):
         self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
+        is_known, before = name in self, self.get(name)
+        self._store(name, value)
+        if is_known:
+            self._record_assigned(name, before)
+
+    def _store(self, name: str, value: Any) -> None:
         if self.is_frozen():
             raise ConfigError(
                 f"the config is frozen: cannot set {name} to {value!r}; clone and defrost it first"
@@ -69,6 +77,31 @@ class CfgNode(DetectronCfgNode):
     def __reduce__(self) -> tuple[Any, ...]:
         # Without this method, copy and pickle would call __setitem__, which fails for frozen nodes.
         return _rebuilt, (type(self), dict(self), dict(self.__dict__))
+
+    def _record_assigned(self, name: str, before: Any) -> None:
+        """Records that code has assigned a key, whose iterations then override the epochs.
+
+        Args:
+            name: The key in this node.
+            before: Its value before the assignment.
+        """
+        value, names = self[name], [name]
+        if isinstance(value, CfgNode):
+            earlier = dict(iter_keys(before)) if isinstance(before, CfgNode) else {}
+            changed = ((key, earlier.get(key) != new) for key, new in iter_keys(value))
+            names = [f"{name}.{key}" for key, is_changed in changed if is_changed]
+        assigned: set[str] = self.__dict__.setdefault(_ASSIGNED, set())
+        assigned.update(names)
+        epochs = epochs_to_clear(name, value)
+        if epochs in self and epochs not in assigned:
+            self._store(epochs, 0.0)
+
+    def _assigned_keys(self, path: tuple[str, ...] = ()) -> Iterator[str]:
+        for name in self.__dict__.get(_ASSIGNED, ()):
+            yield ".".join((*path, name))
+        for name, node in self.items():
+            if isinstance(node, CfgNode):
+                yield from node._assigned_keys((*path, name))
 
     def allow_auto(self, *names: str) -> None:
         """Lets keys of this node have the value ``auto`` or an integer."""
@@ -142,20 +175,26 @@ class CfgNode(DetectronCfgNode):
         self._record_given(changed, from_base=False)
 
     def given_keys(self, bases: bool = True) -> frozenset[str]:
-        """Returns the full keys such as SOLVER.BASE_LR that files, lists and trees have given.
+        """Returns the full keys such as SOLVER.BASE_LR that files, lists, trees or code have given.
 
-        A file or list gives all its keys, even those whose values equal the defaults. A tree merged
-        by :meth:`merge_from_other_cfg` gives the keys whose values it changed.
+        A file or list gives all its keys, and an assignment in code its key, even those whose
+        values equal the defaults. A tree merged by :meth:`merge_from_other_cfg`, or assigned as a
+        group, gives the keys whose values it changed.
 
         Args:
             bases: Whether to include keys that only a file's ``_BASE_`` gives.
         """
-        return frozenset(self.__dict__.get(_GIVEN_KEYS if bases else _GIVEN_OUTSIDE_BASES, ()))
+        merged = self.__dict__.get(_GIVEN_KEYS if bases else _GIVEN_OUTSIDE_BASES, ())
+        return frozenset((*merged, *self._assigned_keys()))
 
     def forget_given_keys(self) -> None:
         """Treats no key as given any more, as if the present values were defaults."""
         self.__dict__[_GIVEN_KEYS] = set()
         self.__dict__[_GIVEN_OUTSIDE_BASES] = set()
+        self.__dict__[_ASSIGNED] = set()
+        for node in self.values():
+            if isinstance(node, CfgNode):
+                node.forget_given_keys()
 
     def _record_given(self, keys: Iterable[str], *, from_base: bool) -> None:
         """Records full keys such as SOLVER.BASE_LR as given.
@@ -209,7 +248,7 @@ class CfgNode(DetectronCfgNode):
             if isinstance(self[key], CfgNode) and isinstance(value, Mapping):
                 self[key]._merge(value, (*path, key))
             else:
-                self[key] = self._checked_value(key, value, full_key)
+                self._store(key, self._checked_value(key, value, full_key))
 
     def _decoded(self, value: Any, default: Any) -> Any:
         try:

@@ -1,8 +1,9 @@
 """Keys that exclude each other: a length or period in epochs, or the same in iterations.
 
 A training reads the iterations only if the epochs are 0. Values come from base files, the config
-file and the command line, in this order. If one of these sources gives iterations above 0 but no
-epochs, it therefore also sets the epochs to 0, so that it overrides epochs of sources before it.
+file, the command line and assignments in code, in this order. If one of these sources gives
+iterations above 0 but no epochs, it therefore also sets the epochs to 0, so that it overrides
+epochs of sources before it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,19 @@ def let_iterations_override_epochs_in_list(pairs: Sequence[Any]) -> list[Any]:
                 f"other; give one of them"
             )
     return result
+
+
+def epochs_to_clear(name: str, value: object) -> str:
+    """Returns the key in epochs that an assignment to a key of its group sets to 0; "" for none.
+
+    Args:
+        name: Assigned key without its group, such as ``MAX_ITER``.
+        value: Assigned value.
+    """
+    for epochs, iterations in EXCLUSIVE_KEYS.items():
+        if name == iterations.partition(".")[2] and _is_above_zero(value):
+            return epochs.partition(".")[2]
+    return ""
 
 
 def _is_above_zero(value: Any) -> bool:

@@ -44,7 +44,8 @@ class MapDataset(ImageDataset):
 
     Raises:
         DataError: ``dataset`` has no length, no ``__getitem__`` or no item, an item cannot be read
-            or is not allowed, or a label is not a whole number from 0 to the number of classes - 1.
+            or is not allowed, a label is not a whole number from 0 to the number of classes - 1, or
+            the parts of a torch ``ConcatDataset`` name their classes differently.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class MapDataset(ImageDataset):
         if labels is None:
             labels = [pair_of(_item(dataset, i, name), f"{name}[{i}]")[1] for i in range(length)]
         targets = [whole_label(label, f"{name}[{i}]") for i, label in enumerate(labels)]
-        names = class_names(dataset, classes, num_classes or max(targets) + 1)
+        names = class_names(dataset, classes, num_classes or max(targets) + 1, name)
         for i, target in enumerate(targets):
             check_label(target, len(names), f"{name}[{i}]")
         super().__init__(name, names, targets)
@@ -99,21 +100,62 @@ def as_image_dataset(
     return MapDataset(dataset, name, classes, num_classes)
 
 
-def named_classes(dataset: object) -> list[str] | None:
-    """Returns the names of the classes that a data set has itself; None if it has none."""
+def named_classes(dataset: object, name: str) -> list[str] | None:
+    """Returns the names of the classes that a data set has itself; None if it has none.
+
+    The names of a torch ``ConcatDataset`` are those of its parts that have names.
+
+    Args:
+        dataset: Object of any type.
+        name: Name in error messages.
+
+    Raises:
+        DataError: The parts of a ``ConcatDataset`` have different names, or another order of them.
+    """
     if isinstance(dataset, TorchSubset):
-        return named_classes(dataset.dataset)
+        return named_classes(dataset.dataset, name)
     if isinstance(dataset, ConcatDataset):
-        return named_classes(dataset.datasets[0])
+        return _common_classes(dataset.datasets, name)
     classes = getattr(dataset, "classes", None)
     if isinstance(classes, Iterable) and not isinstance(classes, (str, Mapping)):
         return [str(name) for name in classes] or None
     return None
 
 
-def class_names(dataset: object, classes: Sequence[str] | None, count: int) -> list[str]:
-    """Returns the given names of classes, else those of the data set, else ``count`` numbers."""
-    names = list(classes) if classes is not None else named_classes(dataset)
+def _common_classes(parts: Sequence[object], name: str) -> list[str] | None:
+    """Returns the names of the classes that parts have in common; see :func:`named_classes`."""
+    named = [(i, names) for i, part in enumerate(parts) if (names := named_classes(part, name))]
+    for i, names in named[1:]:
+        first, expected = named[0]
+        if names == expected:
+            continue
+        pairs = enumerate(zip(expected, names, strict=False))
+        c = next((c for c, (one, other) in pairs if one != other), None)
+        if c is None:
+            problem = f"part {first} has {len(expected)} classes and part {i} has {len(names)}"
+        else:
+            problem = f"class {c} is {expected[c]!r} in part {first} and {names[c]!r} in part {i}"
+        raise DataError(
+            f"{name}: {problem}; the parts of a ConcatDataset must have the same classes in the "
+            "same order: change their labels, and the names in their attribute classes"
+        )
+    return named[0][1] if named else None
+
+
+def class_names(dataset: object, classes: Sequence[str] | None, count: int, name: str) -> list[str]:
+    """Returns the given names of classes, else those of the data set, else ``count`` numbers.
+
+    Args:
+        dataset: Object of any type.
+        classes: Given names; None if there are none.
+        count: Number of classes if there are no names at all.
+        name: Name in error messages.
+
+    Raises:
+        DataError: See :func:`named_classes`, also if names are given.
+    """
+    own = named_classes(dataset, name)
+    names = own if classes is None else list(classes)
     return names or [str(number) for number in range(count)]
 
 

@@ -76,7 +76,8 @@ def pack(
 
     Args:
         dataset: Data set to pack.
-        folder: Folder to create; it must not exist yet or must be empty.
+        folder: Folder to create, or a link to it; it must not exist yet or must be empty, and must
+            not be a mount point, which cannot be renamed to.
         options: Sizes and quality; None uses the defaults.
         advance: Function that is called with numbers of packed images: first the number that an
             interrupted call has packed (0 if there was none), then 1 after each image.
@@ -85,28 +86,50 @@ def pack(
         The number of shards.
 
     Raises:
-        DataError: The folder is not empty or is being written, an image cannot be read or has
-            several labels, or the hidden folder is left from other images or options.
-        WriteError: The disk is full, or the folder cannot be written to.
+        DataError: The folder is not empty, is a mount point or is being written, an image cannot be
+            read or has several labels, or the hidden folder is left from other images or options.
+        WriteError: The disk is full, or the folder cannot be written to or renamed to.
     """
     options = options or PackOptions()
     if dataset.is_multi_label:
         raise DataError(f"{dataset.name} has several labels per image, which shards do not hold")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists already; choose a new folder, or delete it first")
+    folder = Path(os.path.realpath(folder))  # a folder cannot be renamed to a link
     try:
-        with _partial_folder(folder, _fingerprint(dataset, options)) as partial:
-            return _write(dataset, partial, options, advance)
+        return _pack_into(folder, dataset, options, advance)
     except OSError as error:
         text = f"cannot write {folder}: {error.strerror or error}"
         raise WriteError(f"{text}; free space or choose a writable folder") from error
+
+
+def _pack_into(
+    folder: Path, dataset: ImageDataset, options: PackOptions, advance: Callable[[int], None]
+) -> int:
+    fingerprint = _fingerprint(dataset, options)
+    if _is_renamed(folder, fingerprint):
+        advance(len(dataset))
+    else:
+        _check_free(folder)
+        with _partial_folder(folder, fingerprint) as partial:
+            _write(dataset, partial, options, advance)
+    return _finish(folder)
+
+
+def _check_free(folder: Path) -> None:
+    """Checks that another folder can be renamed to ``folder``, a path without links."""
+    if os.path.ismount(folder):
+        raise DataError(
+            f"{folder} is a mount point, to which no folder can be renamed; choose a new folder "
+            "below it"
+        )
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists already; choose a new folder, or delete it first")
 
 
 @contextmanager
 def _partial_folder(folder: Path, fingerprint: str) -> Iterator[Path]:
     """Yields the hidden folder, which is renamed to ``folder`` on success.
 
-    It is removed on an error if it has no complete shard.
+    It is removed on an error if it has neither a complete shard nor an index.
     """
     partial = folder.parent / f".{folder.name}.partial"
     partial.mkdir(parents=True, exist_ok=True)
@@ -114,11 +137,37 @@ def _partial_folder(folder: Path, fingerprint: str) -> Iterator[Path]:
         _check_fingerprint(partial, fingerprint)
         try:
             yield partial
-            (partial / _FINGERPRINT).unlink()
-            os.replace(partial, folder)
+            _rename(partial, folder)
         finally:
-            if partial.exists() and not (partial / _record_name(0)).exists():
+            kept = (partial / _record_name(0), partial / INDEX)
+            if partial.exists() and not any(file.exists() for file in kept):
                 shutil.rmtree(partial, ignore_errors=True)
+
+
+def _rename(partial: Path, folder: Path) -> None:
+    try:
+        os.replace(partial, folder)
+    except OSError as error:
+        raise WriteError(
+            f"{partial} has all shards, but cannot be renamed to {folder}: "
+            f"{error.strerror or error}; empty or move {folder}, then repeat the command, "
+            "which only renames"
+        ) from error
+
+
+def _is_renamed(folder: Path, fingerprint: str) -> bool:
+    """Returns whether a call with this fingerprint was killed between its rename and its end."""
+    file = folder / _FINGERPRINT
+    return (folder / INDEX).is_file() and file.is_file() and _read(file) == fingerprint
+
+
+def _finish(folder: Path) -> int:
+    """Removes records and fingerprint from the renamed folder; returns the number of shards."""
+    count = len(list(folder.glob("shard-*.tar")))
+    for number in range(count):
+        (folder / _record_name(number)).unlink(missing_ok=True)
+    (folder / _FINGERPRINT).unlink(missing_ok=True)
+    return count
 
 
 @contextmanager
@@ -146,21 +195,25 @@ def _fingerprint(dataset: ImageDataset, options: PackOptions) -> str:
 
 def _check_fingerprint(partial: Path, fingerprint: str) -> None:
     file = partial / _FINGERPRINT
-    if not file.exists():
+    if not file.exists() and not (partial / INDEX).exists():
         for left in partial.iterdir():  # of a call that was killed at its beginning
             left.unlink()
         with atomic_write(file) as temporary:
             temporary.write_text(fingerprint, encoding="ascii")
-    elif read_text(file, "index") != fingerprint:
+    elif not file.exists() or _read(file) != fingerprint:
         raise DataError(
             f"{partial} is left from packing other images, or with other options; repeat the "
             "earlier command to complete it, or delete the folder"
         )
 
 
+def _read(file: Path) -> str:
+    return read_text(file, "index", errors="replace")
+
+
 def _write(
     dataset: ImageDataset, folder: Path, options: PackOptions, advance: Callable[[int], None]
-) -> int:
+) -> None:
     # Unlike numpy's Generator, RandomState has the same streams in every version of numpy.
     order = np.random.RandomState(_ORDER_SEED).permutation(len(dataset)).tolist()
     shards = _Shards(folder, options.shard_bytes)
@@ -185,9 +238,6 @@ def _write(
     }
     with atomic_write(folder / INDEX) as temporary:
         temporary.write_text(json.dumps(index), encoding="utf-8")
-    for number in reversed(range(len(shards.names))):
-        (folder / _record_name(number)).unlink()
-    return len(shards.names)
 
 
 def _record_name(number: int) -> str:

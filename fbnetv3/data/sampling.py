@@ -14,10 +14,9 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
 
     Args:
         targets: Class of each image.
-        seed: Random seed of the order.
+        seed: Random seed of the order, at least 0; its lowest 32 bits count.
     """
-    # Unlike numpy's Generator, RandomState has the same streams in every version of numpy.
-    random = np.random.RandomState(seed)
+    random = _random(seed)
     classes = np.asarray(targets)
     position = np.empty(len(classes))
     for c in np.unique(classes):
@@ -31,5 +30,16 @@ def stratified_order(targets: Sequence[int], seed: int) -> list[int]:
 
 
 def random_classes(count: int, k: int, seed: int) -> list[int]:
-    """Returns ``k`` randomly drawn numbers below ``count`` in ascending order."""
-    return sorted(np.random.RandomState(seed).permutation(count)[:k].tolist())
+    """Returns ``k`` randomly drawn numbers below ``count`` in ascending order.
+
+    Args:
+        count: Number of numbers to draw from.
+        k: Number of numbers to draw, from 0 to ``count``.
+        seed: Random seed, at least 0; its lowest 32 bits count.
+    """
+    return sorted(_random(seed).permutation(count)[:k].tolist())
+
+
+def _random(seed: int) -> np.random.RandomState:
+    # Unlike numpy's Generator, RandomState has the same streams in every version of numpy.
+    return np.random.RandomState(seed % 2**32)

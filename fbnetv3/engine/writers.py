@@ -64,8 +64,13 @@ class WriterRun:
         return f"{Path(path).name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
     def saved_id(self, writer: str) -> str:
-        """Returns the id that :meth:`save_id` kept for a writer; "" if there is none."""
-        return str(self._ids().get(writer, ""))
+        """Returns the id that a writer continues, which :meth:`save_id` kept; "" for a new run.
+
+        A training that starts at iteration 0 records a new run, even if an earlier attempt, which
+        left no checkpoint, has recorded one.
+        """
+        is_continued = self.is_search or self.start_iter > 0
+        return str(self._ids().get(writer, "")) if is_continued else ""
 
     def save_id(self, writer: str, value: str) -> None:
         """Keeps the id of a run in ``writers.json``, so that a resumed training continues it."""

@@ -167,22 +167,42 @@ def test_a_missing_config(capsys: Any) -> None:
     assert "fbnetv3_g.yaml" in capsys.readouterr().err
 
 
-def test_resume_and_overwrite_contradict(capsys: Any) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--config-file", "digits.yaml", "--resume", "--overwrite"])
-    assert caught.value.code == 2
-    assert "one of them" in capsys.readouterr().err
+_CHECK = "--check-data"
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(["--profile", "-1"], "1 or more"), (["--profile", "2", "--eval-only"], "leave out")],
+    [
+        (["--resume", "--overwrite"], "--resume continues a run: leave out --overwrite"),
+        (["--eval-only", "--resume"], "--eval-only does not train: leave out --resume"),
+        (["--eval-only", "--overwrite"], "--eval-only does not train: leave out --overwrite"),
+        ([_CHECK, "--eval-only"], "--check-data only decodes images: leave out --eval-only"),
+        ([_CHECK, "--resume"], "--check-data only decodes images: leave out --resume"),
+        ([_CHECK, "--overwrite"], "--check-data only decodes images: leave out --overwrite"),
+        ([_CHECK, "--ignore-class-names"], "loads no weights: leave out --ignore-class-names"),
+        ([_CHECK, "--num-processes", "2"], "runs in one process: leave out --num-processes"),
+        ([_CHECK, "--num-machines", "2"], "runs in one process: leave out --num-machines"),
+        ([_CHECK, "--machine-rank", "1"], "runs in one process: leave out --machine-rank"),
+        ([_CHECK, "--dist-url", "tcp://a:1"], "runs in one process: leave out --dist-url"),
+        (["--profile", "2", "--eval-only"], "--profile traces a training: leave out --eval-only"),
+        (["--profile", "2", _CHECK], "--profile traces a training: leave out --check-data"),
+        (["--profile", "-1"], "--profile -1: give a number of steps, 1 or more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_trace_is_of_steps_of_a_training(options: list[str], says: str, capsys: Any) -> None:
+def test_options_that_contradict_each_other(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["--config-file", "digits.yaml", *options])
+        main(["--config-file", "missing.yaml", *options])
     assert caught.value.code == 2
-    assert says in capsys.readouterr().err
+    assert f"{says}\n" in capsys.readouterr().err
+
+
+def test_defaults_that_are_given_contradict_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    one_process = ["--num-processes", "1", "--num-machines", "1", "--profile", "0"]
+    assert run_main(main, ["--config-file", "missing.yaml", _CHECK, *one_process]) == 2
+    assert "missing.yaml" in capsys.readouterr().err
 
 
 def test_the_default_folder_is_named_after_the_config(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.config import KEYS, CfgNode, get_cfg, iter_keys
+from fbnetv3.config import KEYS, CfgNode, get_cfg, get_value, iter_keys
 from fbnetv3.config.effects import unread_keys
 from fbnetv3.resources import find_config
 from tests.config.helpers import error_of, write
@@ -135,6 +135,53 @@ def test_copies_keep_the_given_keys() -> None:
     cfg = config("digits.yaml", "SOLVER.STEPS", "(5,)").clone()
     assert list(unread_keys(cfg)) == ["SOLVER.STEPS"]
     assert not get_cfg().given_keys()
+
+
+def assign(cfg: CfgNode, key: str, value: object) -> None:
+    *path, name = key.split(".")
+    get_value(cfg, ".".join(path))[name] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("digits.yaml", "SOLVER.STEPS", (5,)),
+        ("digits.yaml", "INPUT.MIN_SIZE_TEST", 64),
+        ("digits.yaml", "INPUT.CROP.ENABLED", True),
+        ("digits.yaml", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 9),
+        (BCCD, "INPUT.MIXUP", 0.5),
+        (BCCD, "MODEL.RPN.NMS_THRESH", 0.5),
+    ],
+)
+def test_keys_without_effect_that_code_assigns(name: str, key: str, value: object) -> None:
+    cfg = config(name)
+    assign(cfg, key, value)
+    assert list(unread_keys(cfg)) == list(unread_keys(cfg.clone())) == [key]
+    assign(cfg, key, get_value(get_cfg(), key))
+    assert unread_keys(cfg) == {}
+
+
+def test_groups_that_code_assigns() -> None:
+    cfg, other = config("digits.yaml"), get_cfg()
+    other.merge_from_list(["INPUT.MIN_SIZE_TEST", "64", "INPUT.CROP.SIZE", "[0.5, 0.5]"])
+    cfg.INPUT = other.INPUT
+    assert list(unread_keys(cfg)) == ["INPUT.CROP.SIZE", "INPUT.MIN_SIZE_TEST"]
+
+
+def test_keys_that_a_program_adds_are_not_judged() -> None:
+    cfg = config("digits.yaml")
+    cfg.set_new_allowed(True)
+    cfg.SOLVER.MINE, cfg.MINE = 1, CfgNode({"A": 1}, new_allowed=True)
+    cfg.SOLVER.MINE = cfg.MINE.A = 2
+    assert unread_keys(cfg) == {}
+
+
+def test_assigned_keys_count_as_given_until_they_are_forgotten() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = cfg.SOLVER.CLIP_GRADIENTS.ENABLED
+    assert cfg.given_keys() == cfg.given_keys(bases=False) == {"SOLVER.CLIP_GRADIENTS.ENABLED"}
+    cfg.forget_given_keys()
+    assert not cfg.given_keys()
 
 
 def test_each_key_of_the_package_is_read_by_a_task() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from fbnetv3.config import get_cfg, get_value, recipe_from_config
+from fbnetv3.config import get_cfg, get_value, iter_keys, recipe_from_config
+from fbnetv3.config.effects import unread_keys
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
 from fbnetv3.config.ranges import check_length
 from tests.config.helpers import error_of, write
@@ -111,3 +113,51 @@ def test_a_length_that_is_set_in_code() -> None:
     cfg = get_cfg()
     cfg.SOLVER.MAX_EPOCHS, cfg.SOLVER.MAX_ITER = 0.0, 10
     check_length(cfg)
+
+
+@pytest.mark.parametrize(("epochs", "iterations"), PAIRS)
+@pytest.mark.parametrize(
+    ("source", "assigned", "expected"),
+    [
+        # of a file, then of each assignment: key of epochs (0) or iterations (1), and value
+        ((), [(1, 4)], (0, 4)),  # over the default
+        (((0, 7),), [(1, 4)], (0, 4)),
+        (((0, 7),), [(1, 0)], (7, 0)),
+        (((1, 5),), [(1, 4)], (0, 4)),
+        (((1, 5),), [(0, 3)], (3, 5)),
+        ((), [(0, 0), (1, 4)], (0, 4)),
+        ((), [(1, 4), (0, 3)], (3, 4)),  # both: the epochs count, in any order
+        ((), [(0, 3), (1, 4)], (3, 4)),
+    ],
+)
+def test_an_assignment_in_code_is_the_last_source(
+    tmp_path: Path, epochs: str, iterations: str, source: tuple, assigned: list, expected: tuple
+) -> None:
+    keys = (epochs, iterations)
+    cfg = get_cfg()
+    given = as_yaml(*((keys[i], value) for i, value in source))
+    cfg.merge_from_file(write(tmp_path, given or "SEED: 1"))
+    for i, value in assigned:
+        group, name = keys[i].split(".")
+        setattr(cfg[group], name, value)
+    assert (get_value(cfg, epochs), get_value(cfg, iterations)) == expected
+    is_default = get_value(get_cfg(), iterations) == expected[1]
+    assert (iterations in unread_keys(cfg)) == (expected[0] > 0 and not is_default)
+
+
+@pytest.mark.parametrize("order", [list, sorted])
+def test_a_tree_that_is_copied_by_assignments_keeps_its_epochs(order: Callable) -> None:
+    source, cfg = get_cfg(), get_cfg()
+    source.merge_from_list(["SOLVER.MAX_ITER", "5", "TEST.EVAL_PERIOD", "4"])
+    source.merge_from_list(["SOLVER.MAX_EPOCHS", "3"])
+    for key, value in order(iter_keys(source)):
+        *path, name = key.split(".")
+        setattr(get_value(cfg, ".".join(path)) if path else cfg, name, value)
+    assert cfg == source
+
+
+def test_the_default_length_in_iterations_may_be_assigned() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.MAX_ITER = cfg.SOLVER.MAX_ITER
+    assert cfg.SOLVER.MAX_EPOCHS == 0
+    check_length(cfg.clone())

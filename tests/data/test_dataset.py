@@ -12,6 +12,7 @@ import pytest
 from fbnetv3.data import ArrayDataset, DataError, FileDataset, Subset, check_same_classes
 from fbnetv3.data.decode import decode_rgb
 from fbnetv3.data.opening import open_source
+from fbnetv3.data.sampling import random_classes, stratified_order
 
 
 def _uneven() -> ArrayDataset:
@@ -151,3 +152,26 @@ def test_a_summary_counts_images_by_class(classes, summary):
 def test_images_of_another_type_are_refused():
     with pytest.raises(DataError, match="float32; allowed: uint8"):
         ArrayDataset("x", ["a"], np.zeros((1, 8, 8, 3), np.float32), [0])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda data, seed: data.subset(20, seed),
+        lambda data, seed: data.split(20, seed)[1],
+        lambda data, seed: data.split(20, seed, stratified=False)[1],
+        lambda data, seed: data.select_classes(3, seed),
+    ],
+)
+def test_seeds_of_up_to_64_bits(noise, draw):
+    data = noise(40)
+    for seed in (2**32, 2**32 + 7, 2**64 - 1):
+        assert draw(data, seed).indices == draw(data, seed).indices
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_large_seeds_have_the_streams_of_their_lowest_32_bits(seed):
+    targets = [i % 3 for i in range(30)]
+    assert stratified_order(targets, seed + 2**32) == stratified_order(targets, seed)
+    drawn = np.random.RandomState(seed).permutation(9)[:4].tolist()
+    assert random_classes(9, 4, seed + 2**33) == random_classes(9, 4, seed) == sorted(drawn)

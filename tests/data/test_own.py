@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+from fbnetv3.classification.own import OwnParts
+from fbnetv3.config import get_cfg
 from fbnetv3.data import (
     DataError,
     EvalTransform,
@@ -75,6 +77,52 @@ def test_labels_and_classes_are_taken_from_attributes_without_reading():
     assert as_image_dataset(ConcatDataset([full, full]), "both").targets == [0, 1, 1, 0, 1, 1]
     changed = Pairs(items, targets=[5, 5, 5], target_transform=lambda y: y)
     assert as_image_dataset(changed, "changed").targets == [0, 1, 1]
+
+
+def part(classes: object) -> Pairs:
+    """Returns two images with labels 0 and 1; ``classes`` None: without names."""
+    items = [(pixels(1), 0), (pixels(2), 1)]
+    return Pairs(items) if classes is None else Pairs(items, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("parts", "classes"),
+    [
+        ([["cat", "dog"], ["cat", "dog"]], ["cat", "dog"]),
+        ([["cat", "dog"], ("cat", "dog")], ["cat", "dog"]),
+        ([None, ["cat", "dog"]], ["cat", "dog"]),
+        ([["cat", "dog"], None], ["cat", "dog"]),
+        ([None, None], ["0", "1"]),
+    ],
+)
+def test_parts_with_the_same_classes_or_without_names(parts, classes):
+    joined = as_image_dataset(ConcatDataset([part(names) for names in parts]), "joined")
+    assert (joined.classes, joined.targets) == (classes, [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "message"),
+    [
+        (["cat", "dog"], ["dog", "cat"], "class 0 is 'cat' in part 0 and 'dog' in part 2"),
+        (["cat", "dog"], ["cat", "owl"], "class 1 is 'dog' in part 0 and 'owl' in part 2"),
+        (["cat", "dog"], ["cat", "dog", "owl"], "part 0 has 2 classes and part 2 has 3"),
+        (["cat", "dog", "owl"], ["cat", "dog"], "part 0 has 3 classes and part 2 has 2"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: Subset(x, [0, 1])])
+@pytest.mark.parametrize("given", [None, ["x", "y", "z"]])
+def test_parts_with_other_classes_are_refused(first, other, message, wrap, given):
+    joined = wrap(ConcatDataset([part(first), part(None), wrap(part(other))]))
+    message = f"mine: {message}; .*the same classes in the same order"
+    with pytest.raises(DataError, match=message) as caught:
+        as_image_dataset(joined, "mine", given)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_with_other_classes_are_refused_before_a_training():
+    joined = ConcatDataset([part(["cat", "dog"]), part(["dog", "cat"])])
+    with pytest.raises(DataError, match="test_set: class 0 is 'cat' in part 0 and 'dog' in part"):
+        OwnParts(None, part(["cat", "dog"]), joined).datasets(get_cfg())
 
 
 class NoLength(Dataset):

@@ -55,10 +55,10 @@ def _assert_no_secret(folder: Path) -> None:
             assert value.encode() not in content, path
 
 
-def _trial_of(folder: Path) -> WriterRun:
+def _trial_of(folder: Path, start_iter: int = 0) -> WriterRun:
     trial = folder / "candidates" / "0a1b"
     trial.mkdir(parents=True, exist_ok=True)
-    return WriterRun(trial, {"SOLVER.BASE_LR": 0.1}, search=str(folder))
+    return WriterRun(trial, {"SOLVER.BASE_LR": 0.1}, start_iter, search=str(folder))
 
 
 def _search_cfg(folder: Path, *writers: str):
@@ -250,7 +250,7 @@ def test_mlflow_records_trials_as_children_in_a_local_store(tmp_path, secrets) -
 
     SearchWriters(_search_cfg(tmp_path, "mlflow", "tensorboard")).close()
     for value in (1.0, 2.0):  # the second time, the trial is resumed
-        writer = WRITERS.get("mlflow")(_trial_of(tmp_path))
+        writer = WRITERS.get("mlflow")(_trial_of(tmp_path, start_iter=int(value) - 1))
         writer.log({"val/top1": value, "loss": 0.5}, int(value))
         writer.close()
     client = MlflowClient((tmp_path / "mlruns").as_uri())
@@ -283,7 +283,8 @@ def test_wandb_records_trials_of_a_group_offline(tmp_path, secrets) -> None:
     assert set(files) == {tmp_path.name, "0a1b"}
     assert b"val/top1" in files["0a1b"]
     assert all(run.group.encode() in content for content in files.values())
-    assert run.saved_id("wandb").encode() in files["0a1b"]
+    saved = json.loads((run.folder / "writers.json").read_text())
+    assert saved["wandb"].encode() in files["0a1b"]
     _assert_no_secret(tmp_path)
 
 
@@ -297,8 +298,59 @@ def test_a_missing_package_names_its_extra(tiny, monkeypatch, name) -> None:
 def test_damaged_ids_start_new_runs(tmp_path, caplog) -> None:
     (tmp_path / "writers.json").write_text("[]")
     logging.getLogger("fbnetv3").propagate = True
-    run = WriterRun(tmp_path)
+    run = WriterRun(tmp_path, start_iter=3)
     assert run.saved_id("mlflow") == ""
     assert "writers.json is damaged: writers start new runs" in caplog.text
     run.save_id("mlflow", "abc")
     assert run.saved_id("mlflow") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_continued"),
+    [
+        ({}, False),  # an earlier attempt left no checkpoint
+        ({"start_iter": 4}, True),
+        ({"search": "runs/a"}, False),
+        ({"search": "runs/a", "start_iter": 4}, True),
+        ({"search": "runs/a", "start_iter": 1, "is_search": True}, True),
+    ],
+)
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_only_what_is_resumed_continues_its_run(
+    tmp_path, monkeypatch, name, options, is_continued
+) -> None:
+    tracking = _Tracking()
+    monkeypatch.setattr("fbnetv3.engine.writers.require", lambda *names: tracking)
+    WriterRun(tmp_path).save_id(name, "earlier")
+    WRITERS.get(name)(WriterRun(tmp_path, **options)).close()
+    (run_id,) = tracking.ids
+    assert (run_id == "earlier") == is_continued
+    assert WriterRun(tmp_path, start_iter=9).saved_id(name) == run_id
+
+
+class _Tracking:
+    """Stands for the packages of W&B and MLflow; ``ids`` has the runs that were opened."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+
+    def Settings(self, **options: object) -> None: ...
+
+    def init(self, id: str, **options: object) -> SimpleNamespace:
+        self.ids.add(id)
+        return SimpleNamespace(finish=lambda: None)
+
+    def MlflowClient(self, tracking_uri: str) -> _Tracking:
+        return self
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(experiment_id="1")
+
+    def create_run(self, *args: object, **options: object) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(run_id="new"))
+
+    def search_runs(self, *args: object, **options: object) -> list[object]:
+        return []
+
+    def set_terminated(self, run_id: str, status: str = "") -> None:
+        self.ids.add(run_id)
