@@ -88,6 +88,8 @@ class Transfer:
             headers |= {"Range": f"bytes={start}-", "If-Range": self._validator}
 
         def before_content(response: requests.Response, **_: Any) -> None:
+            if response.is_redirect or not response.ok:
+                return  # not the file: it stays as it is for the next response or attempt
             resumed = response.status_code == requests.codes.partial_content
             self._set_version(response, start if resumed else 0)
             if start and not resumed:

@@ -131,6 +131,37 @@ def test_a_broken_download_is_resumed_where_the_server_can(
     assert site.requests == ["", f"bytes={CHUNK}-", f"bytes={3 * CHUNK}-"]
 
 
+def test_a_broken_download_behind_a_redirect_is_resumed(
+    site: Any, large: bytes, make_record: Make
+) -> None:
+    site.etag, site.moved, site.broken = '"v1"', True, [CHUNK, 2 * CHUNK]
+    assert fetch(make_record()).read_bytes() == large
+    ranges = ["", f"bytes={CHUNK}-", f"bytes={3 * CHUNK}-"]
+    assert site.requests == [header for header in ranges for _ in range(2)]
+
+
+def test_a_broken_download_behind_a_redirect_starts_again_where_it_cannot_be_resumed(
+    site: Any, large: bytes, make_record: Make
+) -> None:
+    site.moved, site.broken = True, [CHUNK, 2 * CHUNK]
+    assert fetch(make_record()).read_bytes() == large
+    assert site.requests == [""] * 6
+
+
+def test_a_busy_server_leaves_a_broken_download_as_it_is(
+    site: Any, large: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.etag, site.broken = '"v1"', [CHUNK]
+    statuses = iter([503, 200])
+
+    def wait(seconds: float) -> None:
+        site.status = next(statuses)
+
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=wait))
+    assert fetch(make_record()).read_bytes() == large
+    assert site.requests == ["", f"bytes={CHUNK}-", f"bytes={CHUNK}-"]
+
+
 def test_a_file_that_changes_on_the_server_is_not_resumed(
     site: Any, large: bytes, weights: bytes, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,9 +94,10 @@ def register_search_split(cfg: CfgNode) -> tuple[str, str]:
         return train, test
     stratified = cfg.SEARCH.HOLD_OUT_SAMPLING == "stratified"
     drawn = "held_out" if stratified else "held_out_at_random"
-    stem = f"{train}:{classes or 'all'}_classes:{held}_{drawn}:seed_{cfg.SEED}"
-    names = (f"{stem}:train", f"{stem}:test")
-    sources = (train, train) if held else (train, test)
+    # Each name identifies its images: another search in this process may have other data sets.
+    how = f"{classes or 'all'}_classes:{held}_{drawn}:seed_{cfg.SEED}"
+    sources = (train, train if held else test)
+    names = (f"{sources[0]}:{how}:train", f"{sources[1]}:{how}:test")
     for part, (name, source) in enumerate(zip(names, sources, strict=True)):
         if name not in list_datasets():
             make = functools.partial(_part, source, classes, held, cfg.SEED, stratified, part)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _log = logging.getLogger(__name__)
-_CHECKPOINT, _RESULT = "checkpoint_", "result.json"
-"""Prefix of checkpoints and name of the result, which are uploaded last.
+_SCORES, _CHECKPOINT, _RESULT = "scores.json", "checkpoint_", "result.json"
+"""Names of the records from which a training resumes; all checkpoints begin with the second one.
 
-Checkpoints follow the scores of their epochs, and the result follows all other files, so that a
-file at the URI never refers to a missing one.
+They are uploaded last and in this order: checkpoints follow the scores of their epochs, and the
+result follows all other files, so that a file at the URI never refers to a missing one.
 """
 
 
@@ -94,7 +95,15 @@ class Mirror:
 
 
 class Copy:
-    """A local copy of a remote folder.
+    """A local copy of a remote folder and its subfolders.
+
+    Files that fail are logged, and do not keep others from being copied, with two exceptions. A
+    record (scores, checkpoint or result) waits for the records before it. And if not even the
+    remote folder can be listed after a failure, the error is raised, so that an unreachable server
+    is asked once, not once per file.
+
+    Names are relative to the folder, with ``/`` between their parts. Names with a part that begins
+    with a dot are not copied.
 
     Args:
         files: File system of fsspec.
@@ -107,44 +116,134 @@ class Copy:
         self._uploaded: dict[str, tuple[int, int]] = {}
 
     def pull(self) -> None:
-        """Downloads the remote files, and deletes incomplete uploads from the remote folder."""
+        """Downloads the remote files, and deletes incomplete uploads from the remote folder.
+
+        Raises:
+            Exception: A record cannot be downloaded, or the remote folder cannot be listed.
+        """
         self._files.invalidate_cache()
         if not self._files.isdir(self._remote):
             return
-        for path in self._files.ls(self._remote, detail=False):
-            name = path.rsplit("/", 1)[-1]
-            if name.startswith("."):
-                self._files.rm_file(path)  # incomplete upload of a worker that died
-                continue
-            self._files.get_file(path, str(self._local / name))
-            self._uploaded[name] = _version(self._local / name)
+        for path in self._files.find(self._remote, detail=False):
+            name = path[len(self._remote) :].removeprefix("/")
+            try:
+                self._pull_file(path, name)
+            except Exception as error:  # drivers may raise anything
+                self._raise_if_unreachable(error)
+                if _rank(name):
+                    raise
+                _log.warning("cannot copy %s: %s; it is left out", path, first_line(error))
+
+    def _pull_file(self, path: str, name: str) -> None:
+        *folders, last = name.split("/")
+        if any(_is_hidden(folder) for folder in folders) or not last:
+            return  # another program's; an object store may hold any name, such as "../x" or "x/"
+        if _is_hidden(last):
+            self._files.rm_file(path)  # incomplete upload of a worker that died
+            return
+        target = self._local / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._files.get_file(path, str(target))
+        except Exception:
+            target.unlink(missing_ok=True)  # a part of the file must not be uploaded later
+            raise
+        self._uploaded[name] = _version(target)
 
     def try_push(self) -> None:
         """Calls :meth:`push`. A failure is logged; the next call uploads what is missing."""
         try:
             self.push()
         except Exception as error:  # Drivers may raise anything, and the training must continue.
-            _log.warning("cannot copy %s to %s: %s", self._local.name, self._remote, error)
+            self._warn(self._local.name, error)
 
     def push(self) -> None:
-        """Uploads changed files and deletes removed ones; each upload is atomic."""
-        paths = {path.name: path for path in self._local.iterdir() if path.name[0] != "."}
+        """Uploads changed files and deletes removed ones; each upload is atomic.
+
+        Raises:
+            Exception: The remote folder cannot be created or listed.
+        """
+        paths = self._local_files()
         self._files.makedirs(self._remote, exist_ok=True)
         for name in sorted(paths, key=_upload_order):
-            version = _version(paths[name])
-            if self._uploaded.get(name) == version:
-                continue
-            partial = f"{self._remote}/.{name}.{uuid.uuid4().hex}"
-            self._files.put_file(str(paths[name]), partial)
-            self._files.mv(partial, f"{self._remote}/{name}")
-            self._uploaded[name] = version
+            try:
+                self._push_file(name, paths[name])
+            except Exception as error:  # drivers may raise anything
+                self._raise_if_unreachable(error)
+                self._warn(f"{self._local.name}/{name}", error)
+                if _rank(name):
+                    return  # later records refer to it, and it may replace a file to delete
+        self._delete_removed(paths)
+
+    def _delete_removed(self, paths: Mapping[str, Path]) -> None:
+        """Deletes uploaded files that are no longer among the local ones."""
         for name in [name for name in self._uploaded if name not in paths]:
-            self._files.rm_file(f"{self._remote}/{name}")
+            try:
+                self._files.rm_file(f"{self._remote}/{name}")
+            except FileNotFoundError:
+                pass
+            except Exception as error:  # drivers may raise anything
+                self._raise_if_unreachable(error)
+                _log.warning("cannot delete %s/%s: %s", self._remote, name, first_line(error))
+                continue
             del self._uploaded[name]
 
+    def _push_file(self, name: str, path: Path) -> None:
+        """Uploads a file, unless its version at the URI is the same."""
+        version = _version(path)
+        if self._uploaded.get(name) == version:
+            return
+        folder, _, last = f"{self._remote}/{name}".rpartition("/")
+        partial = f"{folder}/.{last}.{uuid.uuid4().hex}"
+        self._files.makedirs(folder, exist_ok=True)
+        try:
+            self._files.put_file(str(path), partial)
+            self._files.mv(partial, f"{folder}/{last}")
+        except Exception:
+            with suppress(Exception):
+                self._files.rm_file(partial)
+            raise
+        self._uploaded[name] = version
 
-def _upload_order(name: str) -> tuple[bool, bool]:
-    return name == _RESULT, name.startswith(_CHECKPOINT)
+    def _local_files(self) -> dict[str, Path]:
+        """Returns the path of each local file by its name; linked folders are not entered."""
+        paths: dict[str, Path] = {}
+        for parent, folders, names in os.walk(self._local):
+            folders[:] = [folder for folder in folders if not _is_hidden(folder)]
+            for name in names:
+                path = Path(parent, name)
+                if path.is_file() and not _is_hidden(name):  # no socket, pipe or broken link
+                    paths[path.relative_to(self._local).as_posix()] = path
+        return paths
+
+    def _raise_if_unreachable(self, error: Exception) -> None:
+        """Raises the error of a file if the remote folder cannot be listed either."""
+        try:
+            self._files.ls(self._remote, detail=False)
+        except FileNotFoundError:  # an object store has no empty folders
+            return
+        except Exception:
+            raise error from None
+
+    def _warn(self, name: str, error: Exception) -> None:
+        _log.warning("cannot copy %s to %s: %s", name, self._remote, first_line(error))
+
+
+def _is_hidden(part: str) -> bool:
+    return part[:1] in ("", ".")
+
+
+def _rank(name: str) -> int:
+    """Returns the place of a record in the order of uploads, from 1; 0 for all other files."""
+    if "/" in name:
+        return 0
+    if name.startswith(_CHECKPOINT):
+        return 2
+    return {_SCORES: 1, _RESULT: 3}.get(name, 0)
+
+
+def _upload_order(name: str) -> tuple[int, str]:
+    return _rank(name), name
 
 
 def _version(path: Path) -> tuple[int, int]:

@@ -58,11 +58,12 @@ def placement_from_config(cfg: CfgNode) -> Placement:
         threads, loaders = _divided(cfg, int(node.RAY.CPUS) or None, has_gpu=has_gpu)
         return Placement(0, threads, loaders, (), cores)
     gpus = visible_gpus(cfg.MODEL.DEVICE)
+    num_gpus = 1 if cfg.MODEL.DEVICE.startswith("cuda:") else len(gpus)
     workers = node.WORKERS
     if workers == AUTO:
         least = 1 if node.THREADS == AUTO else node.THREADS
-        workers = len(gpus) * node.WORKERS_PER_GPU if gpus else max(1, cores // least)
-    threads, loaders = _divided(cfg, max(1, cores // max(1, workers)), has_gpu=bool(gpus))
+        workers = num_gpus * node.WORKERS_PER_GPU or max(1, cores // least)
+    threads, loaders = _divided(cfg, max(1, cores // max(1, workers)), has_gpu=num_gpus > 0)
     return Placement(workers, threads, loaders, gpus if workers else (), cores)
 
 

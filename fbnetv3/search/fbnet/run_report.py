@@ -9,22 +9,19 @@ from pathlib import Path
 from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.data.errors import plural
-from fbnetv3.engine.metrics import last_scores
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.commands import read_command, resume_command, train_command
 from fbnetv3.search.fbnet.config import settings_from_config
 from fbnetv3.search.fbnet.datasets import counts_iterations, score_name
 from fbnetv3.search.fbnet.layer_bars import layer_bars
 from fbnetv3.search.fbnet.run_folder import RunFolder
+from fbnetv3.search.fbnet.winner_trainings import training_lines
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.predictors.predictor import fit_function
 from fbnetv3.search.report import About, Winner, write_report
 from fbnetv3.search.report.pretraining import compare_pretraining
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.storage.database import sqlite_url
-
-_TRAINED_SCORES = ("val/top1", "val/top1_ema", "val/mAP", "val/mAP_ema", "bbox/AP", "bbox/AP_ema")
-"""Scores of a winner's own training that a report shows."""
 
 
 def write_run_report(cfg: CfgNode, folder: RunFolder, search: JointNAS) -> Path:
@@ -157,20 +154,8 @@ def _rounded_up(value: float) -> float:
 
 
 def _winner(folder: RunFolder, name: str, facts: list[str]) -> Winner:
-    trained = _trained_score(folder.path / name / "metrics.json")
     path = folder.path / f"{name}.yaml"
-    return Winner(name, (*facts, *trained), train_command(path), layer_bars(path))
-
-
-def _trained_score(metrics: Path) -> list[str]:
-    """Returns the scores of a winner's own training as a line of text; [] if it has none."""
-    last = last_scores(metrics)
-    parts = [
-        f"{key.rpartition('/')[2]} {last[key]:.4g}"
-        for key in last
-        if key in _TRAINED_SCORES and isinstance(last[key], float)
-    ]
-    return [f"trained: {', '.join(parts)}"] if parts else []
+    return Winner(name, (*facts, *training_lines(path)), train_command(path), layer_bars(path))
 
 
 def _seeds(count: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.arch.latency import LatencyTable
+from fbnetv3.config import CfgNode
 from fbnetv3.config.archs import is_detector
 from fbnetv3.config.effects import unread_reason
 from fbnetv3.config.recipes import RECIPE_KEYS
@@ -20,6 +21,7 @@ from fbnetv3.search.fbnet.rungs import check_rungs
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_table import Ref
 from fbnetv3.search.fbnet.statistics import with_registered
+from fbnetv3.search.fbnet.table_space import TableSpace
 from fbnetv3.search.objectives import name_of
 from fbnetv3.search.space.constraints import StatisticsFn
 from fbnetv3.search.trial import SCORE
@@ -145,6 +147,7 @@ def check_task(setup: SearchSetup) -> None:
                 "of a detector"
             )
         _check_resolution(setup)
+        _check_length(setup)
         return
     space = space_of_detectors(setup)
     check_final(space, list(cfg.SEARCH.FINAL))
@@ -176,23 +179,41 @@ def _check_length(setup: SearchSetup) -> None:
         SearchError: Both epochs and iterations are set, early stopping would compare trainings of
             different lengths, or the schedule has steps, which do not follow the length.
     """
-    cfg, space = setup.cfg, space_of_detectors(setup)
+    cfg, space = setup.cfg, setup.space
     fields: Mapping[str, Any] = {**space.recipe_fields, **space.detector}
     if "epochs" in fields and "iterations" in fields:
         raise SearchError(
             "the space sets both epochs and iterations, of which one is the length of a training; "
             "remove one of the two"
         )
-    searched = [n for n in ("epochs", "iterations") if isinstance(fields.get(n), Ref)]
+    searched = [n for n in ("epochs", "iterations") if _is_searched(space, fields.get(n))]
     if not searched:
         return
     if cfg.SEARCH.EARLY_STOP:
         raise SearchError(
             f"the space searches {searched[0]}, but SEARCH.EARLY_STOP={cfg.SEARCH.EARLY_STOP:g} "
-            f"compares trainings after the same number of {searched[0]}; set it to 0"
+            f"compares trainings after the same number of {searched[0]}; set it to 0 (in another "
+            "OUTPUT_DIR if the search has begun)"
         )
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "steps" and "schedule" not in fields:
+    if "steps" in _schedules(cfg, space):
         raise SearchError(
             f"the space searches {searched[0]}, but SOLVER.STEPS do not follow the length of a "
-            "training; set SOLVER.LR_SCHEDULER_NAME to cosine"
+            "training; set SOLVER.LR_SCHEDULER_NAME, or the space's schedule, to others, such as "
+            "cosine"
         )
+
+
+def _is_searched(space: TableSpace, value: Any) -> bool:
+    """Returns whether a field's value differs between candidates; SEARCH.FIX fixes variables."""
+    return isinstance(value, Ref) and space.space[value.name].size > 1
+
+
+def _schedules(cfg: CfgNode, space: TableSpace) -> list[str]:
+    """Returns the schedules of the learning rate that candidates may have."""
+    given = cfg.SOLVER.LR_SCHEDULER_NAME
+    value = space.recipe_fields.get("schedule", given)
+    if not isinstance(value, Ref):
+        return [value]
+    parameter = space.space[value.name]
+    values = [parameter.value(level) for level in range(parameter.size)]
+    return [*values, given] if parameter.active_if else values

@@ -53,9 +53,9 @@ def winner_config(setup: SearchSetup, config: Mapping[str, Any], stem: Path) -> 
     Args:
         setup: Config and space of the search.
         config: Value by variable.
-        stem: Path of the winner's config without suffix. The architecture of an FBNet is written
-            to ``STEM_arch.yaml``. The config refers to this file by a relative path, so that the
-            folder can be moved.
+        stem: Folder of the winner's training, beside the winner's config. The architecture of an
+            FBNet is written to ``STEM_arch.yaml``. The config refers to this file by a relative
+            path, so that the folder can be moved.
 
     Raises:
         ConfigError: SEARCH.FINAL has an unknown key, or a value of the wrong type.

@@ -17,6 +17,7 @@ from fbnetv3.search.fbnet.detector_costs import DetectorStatistics
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.tasks import statistics_of
 from fbnetv3.search.fbnet.trainings import winner_config
+from fbnetv3.search.fbnet.winner_trainings import choose_training, holds_run
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space.constraints import Constraint
 from fbnetv3.search.trial import Trial
@@ -58,7 +59,9 @@ def write_winner(
 ) -> Winner:
     """Writes ``NAME.yaml`` and ``NAME_full.yaml`` into a run's folder, and records the winner.
 
-    The architecture of an FBNet is written to ``NAME_arch.yaml``.
+    The architecture of an FBNet is written to ``NAME_arch.yaml``, and the winner trains in the
+    folder ``NAME``. If that holds the training of another candidate, these are ``NAME_2_arch.yaml``
+    and ``NAME_2``, and so on.
 
     Args:
         setup: Config and space of the search.
@@ -73,9 +76,13 @@ def write_winner(
 
 
 def _write(setup: SearchSetup, stem: Path, config: dict[str, Any], facts: Sequence[str]) -> Winner:
-    """Writes ``STEM.yaml`` and ``STEM_full.yaml``, and for an FBNet ``STEM_arch.yaml``."""
+    """Writes ``STEM.yaml`` and ``STEM_full.yaml``, and for an FBNet its architecture."""
     facts = [*facts, *_trained_cost(setup, config), *_cost_of_parts(setup, config)]
-    cfg = winner_config(setup, config, stem)
+    folder = choose_training(setup, config, stem)
+    if folder != stem:
+        held = f"{stem.name}/ held the training of another candidate"
+        facts.append(f"trains in {folder.name}/, since {held}")
+    cfg = winner_config(setup, config, folder)
     path = stem.with_name(f"{stem.name}.yaml")
     write_config(path, cfg, get_cfg(), comments="".join(f"# {line}\n" for line in facts))
     return Winner(path, tuple(facts))
@@ -133,7 +140,8 @@ def write_budget_winners(
 def write_front(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> list[Winner]:
     """Writes a config for each trial on the Pareto front, such as ``front/trial_17.yaml``.
 
-    Configs of trials that have left the front since an earlier run are removed.
+    Configs of trials that have left the front since an earlier run are removed, except the
+    architectures of trainings that have begun.
 
     Returns:
         The winners in the order of :meth:`SearchResult.pareto`; [] if the search has one objective.
@@ -143,8 +151,10 @@ def write_front(setup: SearchSetup, folder: RunFolder, result: SearchResult) -> 
     front = result.pareto()
     kept = {_front_name(trial) for trial in front}
     for path in folder.front.glob("trial_*.yaml"):
-        # Files of a trial: NAME.yaml, NAME_full.yaml and NAME_arch.yaml.
-        if not {path.stem, path.stem.rpartition("_")[0]} & kept:
+        # Files of a trial: NAME.yaml, NAME_full.yaml and NAME_arch.yaml (or NAME_2_arch.yaml).
+        stem, _, suffix = path.stem.rpartition("_")
+        is_read = suffix == "arch" and holds_run(path.with_name(stem))
+        if not {path.stem, stem} & kept and not is_read:
             path.unlink()
     folder.front.mkdir(parents=True, exist_ok=True)
     return [

@@ -59,10 +59,17 @@ def test_configs_of_trials_that_left_the_front_are_removed(
     shutil.copytree(run[0], folder)
     for suffix in ("", "_full", "_arch"):
         (folder / "front" / f"trial_99{suffix}.yaml").write_text("{}")
+    kept = [folder / "front" / f"{name}_arch.yaml" for name in ("trial_98", "trial_98_2")]
+    for path in kept:  # the configs of trainings refer to them
+        path.write_text("{}")
+        path.with_name(path.stem.removesuffix("_arch")).mkdir()
+        (path.with_name(path.stem.removesuffix("_arch")) / "config.yaml").write_text("{}")
+    (folder / "front" / "trial_98.yaml").write_text("{}")
     (folder / "front" / "mine.yaml").write_text("{}")
     (folder / "front" / "trial_99").mkdir()
     again = run_search(read_search_config("search/digits.yaml", OPTS), folder)
     assert not list((folder / "front").glob("trial_99*.yaml"))
+    assert sorted((folder / "front").glob("trial_98*.yaml")) == sorted(kept)
     assert (folder / "front" / "mine.yaml").is_file()
     assert (folder / "front" / "trial_99").is_dir()  # of a training
     assert len(again.front) == len(run[1].front)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def _names(place: str, candidate: str) -> set[str]:
     """Returns the names of a candidate's files at a URI."""
     files, root = fsspec.core.url_to_fs(place, use_listings_cache=False)
     files.invalidate_cache()
-    return {path.rsplit("/", 1)[-1] for path in files.ls(f"{root}/{candidate}", detail=False)}
+    folder = f"{root}/{candidate}"
+    return {path[len(folder) + 1 :] for path in files.find(folder, detail=False)}
 
 
 def test_another_node_finds_what_was_pushed(place: str) -> None:
@@ -76,15 +78,149 @@ def test_another_node_finds_what_was_pushed(place: str) -> None:
     assert _names(place, "a") == {"scores.json"}
 
 
-def test_an_incomplete_upload_is_ignored_and_removed(place: str) -> None:
+def _write(folder: Path, *names: str) -> None:
+    """Writes files, each with its name as its content."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+RECORDS = {"scores.json", "checkpoint_1.pt", "result.json"}
+OF_A_WRITER = {"wandb/run-1/files/config.yaml", "wandb/run-1/checkpoint_9.pt", "wandb/debug.log"}
+
+
+def test_subfolders_are_copied_with_all_other_files(place: str) -> None:
     with Mirror(place).folder("a") as (folder, copy):
-        (folder / "scores.json").write_text("{}")
+        _write(folder, *RECORDS, *OF_A_WRITER, "wandb/.cache/x", "wandb/.tmp")
+        (folder / "wandb" / "latest-run").symlink_to(folder / "wandb" / "run-1")
+        (folder / "wandb" / "nothing").symlink_to(folder / "missing")
+        os.mkfifo(folder / "wandb" / "pipe")
+        copy.push()
+    assert _names(place, "a") == RECORDS | OF_A_WRITER
+    with Mirror(place).folder("a") as (folder, copy):
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        assert {path.relative_to(folder).as_posix() for path in paths} == RECORDS | OF_A_WRITER
+        assert all(path.read_text() == path.relative_to(folder).as_posix() for path in paths)
+        (folder / "wandb" / "debug.log").unlink()
+        copy.push()
+    assert _names(place, "a") == RECORDS | OF_A_WRITER - {"wandb/debug.log"}
+
+
+@pytest.mark.parametrize("name", [".scores.json.123", "wandb/.debug.log.123"])
+def test_an_incomplete_upload_is_ignored_and_removed(place: str, name: str) -> None:
+    with Mirror(place).folder("a") as (folder, copy):
+        _write(folder, "scores.json", "wandb/debug.log")
         copy.push()
     files, root = fsspec.core.url_to_fs(place)
-    files.pipe_file(f"{root}/a/.scores.json.123", b"{")
+    files.pipe_file(f"{root}/a/{name}", b"{")
+    with Mirror(place).folder("a") as (folder, _):
+        assert sorted(path.name for path in folder.iterdir()) == ["scores.json", "wandb"]
+    assert _names(place, "a") == {"scores.json", "wandb/debug.log"}
+
+
+@pytest.mark.parametrize("name", ["../outside", "wandb/../../outside", "//outside", "wandb/"])
+def test_a_name_in_a_bucket_that_is_no_path_in_the_folder_is_left_out(
+    bucket: str, tmp_path: Path, name: str
+) -> None:
+    place = f"{bucket}/{tmp_path.name}"
+    files, root = fsspec.core.url_to_fs(place)
+    files.pipe_file(f"{root}/a/scores.json", b"{}")
+    files.call_s3("put_object", Bucket=root.split("/")[0], Key=f"{tmp_path.name}/a/{name}")
     with Mirror(place).folder("a") as (folder, _):
         assert [path.name for path in folder.iterdir()] == ["scores.json"]
-    assert _names(place, "a") == {"scores.json"}
+        assert [path.name for path in folder.parent.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "missing"),
+    [
+        ("arch.yaml", {"arch.yaml"}),
+        ("wandb/debug.log", {"wandb/debug.log"}),
+        ("scores.json", {"scores.json", "checkpoint_2.pt", "result.json"}),
+        ("checkpoint_2.pt", {"checkpoint_2.pt", "result.json"}),
+        ("result.json", {"result.json"}),
+    ],
+)
+def test_a_file_that_fails_keeps_only_later_records_from_being_uploaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
+    missing: set[str],
+) -> None:
+    place, old = (tmp_path / "far").as_uri(), {"checkpoint_1.pt", "log.txt"}
+    new = {"arch.yaml", "wandb/debug.log", "scores.json", "checkpoint_2.pt", "result.json"}
+    with Mirror(place).folder("a") as (folder, copy):
+        _write(folder, *old)
+        copy.push()
+        for name in old:
+            (folder / name).unlink()
+        _write(folder, *new)
+        put = copy._files.put_file
+
+        def put_others(path: str, remote: str) -> None:
+            put(path, remote)
+            if path == str(folder / failing):
+                raise ConnectionError("lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(copy._files, "put_file", put_others)
+            copy.push()
+        is_record = "result.json" in missing
+        assert _names(place, "a") == new - missing | (old if is_record else set())
+        assert f"cannot copy a/{failing} to" in caplog.text
+        copy.push()
+    assert _names(place, "a") == new
+
+
+@pytest.mark.parametrize(
+    ("failing", "is_record"),
+    [("arch.yaml", False), ("wandb/debug.log", False), ("checkpoint_1.pt", True)],
+)
+def test_a_file_that_cannot_be_downloaded_is_left_out_unless_the_training_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, is_record: bool
+) -> None:
+    place = (tmp_path / "far").as_uri()
+    names = {"arch.yaml", "wandb/debug.log", *RECORDS}
+    with Mirror(place).folder("a") as (folder, copy):
+        _write(folder, *names)
+        copy.push()
+    mirror = Mirror(place)
+    get = mirror._files.get_file
+
+    def get_others(path: str, local: str) -> None:
+        get(path, local)
+        if path.endswith(failing):
+            raise ConnectionError("lost")
+
+    monkeypatch.setattr(mirror._files, "get_file", get_others)
+    if is_record:
+        with pytest.raises(StorageUnavailableError, match="lost"), mirror.folder("a"):
+            pass
+        return
+    with mirror.folder("a") as (folder, copy):
+        left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert left == names - {failing}
+        copy.push()
+    assert _names(place, "a") == names
+
+
+def test_a_server_that_has_gone_is_not_asked_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+
+    def fail(path: str, *_: object, **__: object) -> None:
+        asked.append(path)
+        raise ConnectionError("gone")
+
+    with Mirror((tmp_path / "far").as_uri()).folder("a") as (folder, copy):
+        _write(folder, *OF_A_WRITER, *RECORDS)
+        monkeypatch.setattr(copy._files, "put_file", fail)
+        monkeypatch.setattr(copy._files, "ls", fail)
+        with pytest.raises(ConnectionError, match="gone"):
+            copy.push()
+    assert len(asked) == 2  # one file, and the folder
 
 
 def test_a_checkpoint_is_uploaded_after_its_scores_and_the_result_last(
@@ -191,6 +327,6 @@ def test_a_failed_upload_is_repeated_with_the_next(
         with monkeypatch.context() as patch:
             patch.setattr(copy._files, "put_file", lambda *_: 1 / 0)
             copy.try_push()
-        assert "cannot copy a to" in caplog.text
+        assert "cannot copy a/scores.json to" in caplog.text
         copy.try_push()
     assert _names(place, "a") == {"scores.json"}

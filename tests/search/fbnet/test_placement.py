@@ -118,6 +118,27 @@ def test_cores_are_divided_among_the_workers(
     assert len(placement.devices) == (gpus if workers else 0)
 
 
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        ({"WORKERS": "auto"}, (1, 1, None)),
+        ({"WORKERS": "auto", "WORKERS_PER_GPU": 3}, (3, 1, None)),
+        ({"WORKERS": "auto", "WORKERS_PER_GPU": 2, **_BOTH}, (2, 1, 3)),
+        ({"WORKERS": 2, **_BOTH}, (2, 1, 3)),
+        ({"WORKERS": 0, **_BOTH}, (0, 1, 7)),
+    ],
+)
+@pytest.mark.parametrize("gpus", [2, 1])
+def test_candidates_share_the_one_gpu_that_a_device_names(
+    machine: Any, gpus: int, opts: dict[str, Any], expected: tuple[int, int, int | None]
+) -> None:
+    machine(gpus, 8)
+    items = (item for key, value in opts.items() for item in (f"SEARCH.{key}", value))
+    placement = placement_from_config(_cfg("MODEL.DEVICE", f"cuda:{gpus - 1}", *items))
+    assert (placement.workers, placement.threads, placement.loaders) == expected
+    assert placement.devices == ()  # all of them see all GPUs, and choose the same one
+
+
 def test_the_executor_gives_its_workers_the_gpus_in_turn(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

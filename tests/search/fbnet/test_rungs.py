@@ -63,7 +63,7 @@ def test_a_space_of_lengths_has_no_rungs(tmp_path: Path) -> None:
     table["recipe"]["epochs"] = {"choices": [3, 9]}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(table))
     own = ["SEARCH.SPACE", str(tmp_path / "own.yaml"), "SOLVER.MAX_EPOCHS", 9]
-    check_task(SearchSetup(_cfg(*own)))
+    check_task(SearchSetup(_cfg(*own, "SEARCH.EARLY_STOP", 0.0)))
     with pytest.raises(SearchError, match=r"space sets epochs, but SEARCH\.RUNGS"):
         check_task(SearchSetup(_cfg(*own, "SEARCH.RUNGS", [1, 3, 9])))
 
