@@ -108,9 +108,8 @@ def export_classifier(
 ) -> Iterator[Exported]:
     """Writes a classifier in each format, and yields each file once it was compared with torch.
 
-    A file takes its place only after the comparison; until then, and if the comparison fails, an
-    earlier file of its name stays. Files of Core ML are not run, and are yielded without a
-    comparison.
+    An earlier file of the same name is replaced only after the comparison. Files of Core ML are not
+    run, and are yielded without a comparison.
 
     Args:
         classifier: Classifier to export.
@@ -120,28 +119,25 @@ def export_classifier(
         options: Input, calibration and data.
 
     Raises:
-        ExportError: The data to score on have other classes, a file cannot be written, or a file
-            fails in its runtime or computes other outputs than torch; such a file is discarded.
-            Also if a file cannot be scored, for example because an image cannot be read; such a
-            file stays.
+        ExportError: The data to score on have other classes; a file cannot be written, fails in
+            its runtime or computes other outputs than torch, and is discarded; or a file cannot be
+            scored, for example because an image cannot be read, and stays.
         WriteError: The folder cannot be written to.
         DataError: A calibration image cannot be read.
     """
     data = options.data
     order = [] if data is None else order_of_outputs(classifier, data)
     job = _job(classifier, options)
-    images = job.calibration
-    if images is None:
-        shape = job.example.shape[-1], _CHECKED, options.seed + 1
-        images = job.network.example(*shape).numpy()
+    images = _images_to_compare(job, options.seed)
     for format in formats:
         path = folder / f"{name}{format.suffix}"
-        check = partial(_measure, format, job, images[:_CHECKED])
+        check = partial(_measure, format, job, images)
         exported, run = write_checked(format.name, partial(format.write, job), path, check)
         exported = replace(exported, path=path)
         if run is not None and data is not None:
             with scoring(format.name, path, data.name):
-                exported = replace(exported, top1=score(run, classifier, job.network, data, order))
+                top1 = score(run, classifier, job.network, data, order)
+            exported = replace(exported, top1=top1)
         yield exported
 
 
@@ -156,6 +152,13 @@ def _job(classifier: Classifier, options: ExportOptions) -> Job:
         calibration = np.concatenate(list(pixel_batches(classifier, network, sample)))
     example = network.example(rule["resolution"], seed=options.seed)
     return Job(network, example, export_metadata(classifier, options.input_type), calibration)
+
+
+def _images_to_compare(job: Job, seed: int) -> Pixels:
+    """Returns up to 64 calibration images, or else random pixels, as the network takes them."""
+    if job.calibration is not None:
+        return job.calibration[:_CHECKED]
+    return np.asarray(job.network.example(job.example.shape[-1], _CHECKED, seed + 1).numpy())
 
 
 def _measure(format: Format, job: Job, images: Pixels, file: Path) -> tuple[Exported, Run | None]:

@@ -93,9 +93,8 @@ def export_detector(
 ) -> Iterator[ExportedDetector]:
     """Writes a detector in each format, and yields each file once it was compared with torch.
 
-    A file takes its place only after the comparison; until then, and if the comparison fails, an
-    earlier file of its name stays. If there is a data set to score on, the result of torch itself
-    is yielded first.
+    An earlier file of the same name is replaced only after the comparison. If there is a data set
+    to score on, the result of torch itself is yielded first.
 
     Args:
         detector: Detector to export, on the CPU.
