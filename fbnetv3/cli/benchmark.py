@@ -22,6 +22,7 @@ from fbnetv3.cli.benchmark_tables import (
     table_report,
 )
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.option_types import integer
 from fbnetv3.cli.version_option import version_option
 from fbnetv3.io import atomic_write, check_writable
 
@@ -41,6 +42,7 @@ _FILE_RUNTIMES = (
 )
 _WIDTH = 120  # columns, if the output is not a terminal
 _LARGEST_NUMBER = 10_000
+_number = integer(1, _LARGEST_NUMBER)
 _DESCRIPTION = """\
 Compare the speed and memory of networks on this machine: each network as built,
 its deployed form, and timm's network of the same name if timm is installed.
@@ -84,26 +86,11 @@ class _Parser(argparse.ArgumentParser):
         raise BenchmarkError(f"{message}; see {self.prog} --help")
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _LARGEST_NUMBER:
-        raise argparse.ArgumentTypeError(
-            f"must be an integer from 1 to {_LARGEST_NUMBER}, not {text!r}"
-        )
-    return int(text)
-
-
 def _size(text: str) -> tuple[int, int]:
     width, by, height = text.lower().partition("x")
     if not by:
         raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, not {text!r}")
     return _number(width), _number(height)
-
-
-def _number_from_2(text: str) -> int:
-    number = _number(text)
-    if number == 1:  # a rank correlation needs two networks
-        raise argparse.ArgumentTypeError(f"must be an integer from 2 to {_LARGEST_NUMBER}, not '1'")
-    return number
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -232,8 +219,9 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
         "and with --export-blocks)"
     )
     add("--networks", type=_number, metavar="N", help=networks)
+    # a rank correlation needs two networks
     check = "random networks to validate the table on, at least 2 (default: 30)"
-    add("--check", type=_number_from_2, default=30, metavar="N", help=check)
+    add("--check", type=integer(2, _LARGEST_NUMBER), default=30, metavar="N", help=check)
     seed = "random seed of the networks (default: 1)"
     add("--seed", type=_number, default=1, metavar="N", help=seed)
 

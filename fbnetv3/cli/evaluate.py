@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from fbnetv3.cli import printable, run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.option_types import integer, share
 from fbnetv3.cli.version_option import version_option
 from fbnetv3.io import check_writable
 from fbnetv3.predictions.networks import check_source, load_network
@@ -40,25 +41,6 @@ examples:
   %(prog)s --model retinanet_fbnetv3_a0.bccd --data bccd_test --output report
   %(prog)s --weights output/cells --data cells/val.json --images cells/images --output report
 """
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def parse_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"must be an integer >= {minimum}, not {text!r}")
-        return int(text)
-
-    return parse_number
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
-    return value
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,14 +88,14 @@ def _option_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--tta", nargs="+", choices=AUGMENTATIONS, default=[], help=tta)
     bins = "bins of the calibration, of equal width (default: 15)"
-    add("--bins", type=_at_least(1), default=15, metavar="N", help=bins)
+    add("--bins", type=integer(1), default=15, metavar="N", help=bins)
     worst = "images in worst.png; 0 writes none (default: 24, for a detector 8)"
-    add("--worst", type=_at_least(0), metavar="N", help=worst)
+    add("--worst", type=integer(0), metavar="N", help=worst)
     threshold = (
         "minimum score of the boxes from which missed and wrong boxes are counted (default: 0.3); "
         "average precisions use all boxes"
     )
-    add("--threshold", type=_share, default=0.3, metavar="SCORE", help=threshold)
+    add("--threshold", type=share, default=0.3, metavar="SCORE", help=threshold)
     skip = "leave out images that cannot be read, instead of refusing the data"
     add("--skip-broken", action="store_true", help=skip)
     names = "compare only the number of a classifier's classes with that of the data"
@@ -121,7 +103,7 @@ def _option_arguments(parser: argparse.ArgumentParser) -> None:
     device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
     add("--device", metavar="DEVICE", help=device)
     batch = "images that are run together (default: 32, for a detector 8)"
-    add("--batch-size", type=_at_least(1), metavar="N", help=batch)
+    add("--batch-size", type=integer(1), metavar="N", help=batch)
 
 
 def _options(arguments: argparse.Namespace) -> EvaluateOptions:

@@ -14,6 +14,7 @@ from rich.table import Table
 from fbnetv3.cli import run_main
 from fbnetv3.cli.export_detectors import export_detectors, is_detector
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.option_types import LARGEST_SEED, integer
 from fbnetv3.cli.version_option import version_option
 from fbnetv3.errors import FBNetError
 from fbnetv3.weights.run_folder import weights_in
@@ -73,9 +74,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     calibration = "training set from which the ranges of 8-bit integers are measured: name or path"
     add("--calibration", metavar="DATASET", help=calibration)
     images = "number of calibration images (default: 512)"
-    add("--calibration-images", type=int, default=512, metavar="N", help=images)
+    add("--calibration-images", type=integer(1), default=512, metavar="N", help=images)
     seed = "random seed of the calibration images (default: 0)"
-    add("--seed", type=int, default=0, metavar="N", help=seed)
+    add("--seed", type=integer(0, LARGEST_SEED), default=0, metavar="N", help=seed)
     add("--data", metavar="DATASET", help="data set on which each file is scored (top-1 or AP)")
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:

@@ -87,12 +87,12 @@ def _detector(model: str | None, weights: Path | None) -> Detector:
 
 
 def _options(arguments: argparse.Namespace) -> DetectorOptions:
-    from fbnetv3.export.detectors.data import open_data
+    from fbnetv3.export.detectors.data import open_calibration, open_data
     from fbnetv3.export.detectors.run import DetectorOptions
 
     calibration, data = (
-        None if name is None else open_data(name)
-        for name in (arguments.calibration, arguments.data)
+        None if name is None else opened(name)
+        for name, opened in ((arguments.calibration, open_calibration), (arguments.data, open_data))
     )
     return DetectorOptions(
         arguments.input, calibration, arguments.calibration_images, data, arguments.seed

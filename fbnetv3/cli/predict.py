@@ -15,6 +15,7 @@ from rich.progress import Progress
 from fbnetv3._deprecation import warn_deprecated
 from fbnetv3.cli import run_main
 from fbnetv3.cli.imports import import_code, import_option
+from fbnetv3.cli.option_types import integer, share
 from fbnetv3.cli.version_option import version_option
 from fbnetv3.errors import one_line
 from fbnetv3.io import check_writable
@@ -48,22 +49,6 @@ examples:
   %(prog)s photo.jpg --model retinanet_fbnetv3_a0.bccd --threshold 0.5 --pictures drawn/
   %(prog)s bccd/images --model retinanet_fbnetv3_a0.bccd --annotations all.json --output boxes.json
 """
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, not {text!r}")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
-    return value
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -102,19 +87,19 @@ def _network_arguments(parser: argparse.ArgumentParser) -> None:
     device = "PyTorch device, such as cpu or cuda (default: cuda if available, else cpu)"
     add("--device", metavar="DEVICE", help=device)
     batch = "images that are run together (default: 32, for a detector 8)"
-    add("--batch-size", type=_positive, metavar="N", help=batch)
+    add("--batch-size", type=integer(1), metavar="N", help=batch)
 
 
 def _output_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     topk = "number of classes for an image (default: 5)"
-    add("--top-k", type=_positive, default=5, metavar="N", help=topk)
-    add("--topk", type=_positive, help=argparse.SUPPRESS)  # the name in 0.1.0
+    add("--top-k", type=integer(1), default=5, metavar="N", help=topk)
+    add("--topk", type=integer(1), help=argparse.SUPPRESS)  # the name in 0.1.0
     threshold = (
         f"minimum score of boxes, from 0 to 1 (default: {_THRESHOLD:g}; 0 for a json of COCO "
         "results, since average precision needs boxes of all scores)"
     )
-    add("--threshold", type=_share, metavar="SCORE", help=threshold)
+    add("--threshold", type=share, metavar="SCORE", help=threshold)
     output = "results.csv or results.json to write; a path without suffix is read as --pictures"
     add("--output", type=Path, metavar="FILE", help=output)
     annotations = "COCO json with the ids of images and categories for a json of COCO results"

@@ -37,13 +37,17 @@ def class_scores(targets: Ints, predicted: Ints, num_classes: int) -> ClassScore
     Args:
         targets: (images,) true classes, or (images, classes) 1 for each class of an image.
         predicted: Predictions in the same form.
-        num_classes: Number of classes.
+        num_classes: Number of classes, 1 or more.
     """
     # Imported late: scikit-learn imports pandas, which takes a second.
     from sklearn.metrics import precision_recall_fscore_support
 
+    labels = range(num_classes)
+    if targets.ndim == 2 and num_classes == 1:
+        # scikit-learn reads a single column as classes 0 and 1, of which 1 is an image's class
+        targets, predicted, labels = targets[:, 0], predicted[:, 0], range(1, 2)
     precision, recall, f1, counts = precision_recall_fscore_support(
-        targets, predicted, labels=range(num_classes), average=None, zero_division=np.nan
+        targets, predicted, labels=labels, average=None, zero_division=np.nan
     )
     return ClassScores(counts.astype(np.int64), precision, recall, f1)
 

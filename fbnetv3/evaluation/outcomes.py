@@ -50,9 +50,9 @@ class Outcomes:
     views: int = 1
 
 
-def order_of_classes(
+def matching_order(
     classifier: Classifier, dataset: ImageDataset, *, ignore_names: bool = False
-) -> list[int]:
+) -> list[int] | None:
     """Returns for each class of the data its index in the network's outputs.
 
     Args:
@@ -62,8 +62,8 @@ def order_of_classes(
             ids, as those of ImageNet's folders.
         ignore_names: Whether only the number of classes is compared.
 
-    Raises:
-        EvaluationError: The classes differ.
+    Returns:
+        The indices; None if the classes differ.
     """
     names, data = classifier.classes, dataset.classes
     is_unnamed = names == tuple(f"class {i}" for i in range(len(names)))
@@ -71,8 +71,26 @@ def order_of_classes(
     is_unnamed |= len(data) == imagenet.NUM_CLASSES and all(map(_WORDNET.fullmatch, data))
     order = class_order(names, data)
     if order is None and (ignore_names or is_unnamed) and len(names) == len(data):
-        order = list(range(len(data)))
+        return list(range(len(data)))
+    return order
+
+
+def order_of_classes(
+    classifier: Classifier, dataset: ImageDataset, *, ignore_names: bool = False
+) -> list[int]:
+    """Returns the indices of :func:`matching_order`.
+
+    Args:
+        classifier: Classifier.
+        dataset: Data set.
+        ignore_names: Whether only the number of classes is compared.
+
+    Raises:
+        EvaluationError: The classes differ.
+    """
+    order = matching_order(classifier, dataset, ignore_names=ignore_names)
     if order is None:
+        names, data = classifier.classes, dataset.classes
         end = ", or compare only the number of classes with --ignore-class-names"
         raise EvaluationError(
             f"{dataset.name}: {other_classes(names, data)}; use the data set of the weights"

@@ -74,21 +74,16 @@ def open_data(
     if options.augmentations:
         raise EvaluationError("--tta is for classifiers; leave it out for a detector")
     from fbnetv3.config import get_cfg
-    from fbnetv3.detection.coco import read_coco
     from fbnetv3.detection.datasets import build_detection_dataset
+    from fbnetv3.detection.formats.opening import open_coco
     from fbnetv3.detection.images import check_images
 
     path = find_data(name)
     if path is not None and path.suffix.lower() == ".json":
-        dataset = read_coco(path.name, path, options.images or _images_beside(path))
+        dataset = open_coco(path, options.images)
     else:
         dataset = build_detection_dataset(name, get_cfg())
     return check_images(dataset, decode=options.skip_broken, skip_broken=options.skip_broken)
-
-
-def _images_beside(path: Path) -> Path:
-    beside = (path.parent / "images", path.parent.parent / "images")
-    return next((folder for folder in beside if folder.is_dir()), path.parent)
 
 
 def evaluate_network(

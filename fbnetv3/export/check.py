@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -14,10 +14,11 @@ import torch
 
 from fbnetv3.data import ImageDataset
 from fbnetv3.errors import FBNetError, first_line
+from fbnetv3.evaluation.outcomes import matching_order
 from fbnetv3.export.errors import ExportError
 from fbnetv3.export.job import Pixels, Run
 from fbnetv3.export.network import ExportNetwork
-from fbnetv3.weights.classes import class_order, other_classes
+from fbnetv3.weights.classes import other_classes
 from fbnetv3.zoo.classifier import Classifier
 
 TOLERANCE = 1e-3
@@ -69,13 +70,13 @@ def compare(run: Run, network: ExportNetwork, images: Pixels, *, quantized: bool
 def mismatch(text: str) -> ExportError:
     """Returns the error about a file that computes other outputs, which ``text`` describes."""
     return ExportError(
-        f"its runtime computes {text}; the file was removed; use another format, or another "
+        f"its runtime computes {text}; the file was discarded; use another format, or another "
         "version of the exporter"
     )
 
 
 def with_format(name: str, error: Exception) -> Exception:
-    """Returns the error to raise about a file that was removed.
+    """Returns the error to raise about a file that did not pass its check, and was discarded.
 
     Errors of the check and of the runtime get the name of the format; other errors of this package
     stay as they are.
@@ -86,7 +87,7 @@ def with_format(name: str, error: Exception) -> Exception:
         return error
     return ExportError(
         f"format {name}: its runtime fails ({type(error).__name__}: {first_line(error)}); the file "
-        "was removed; choose another format"
+        "was discarded; choose another format"
     )
 
 
@@ -102,22 +103,66 @@ def time_image(run: Callable[[Pixels], object], image: Pixels) -> float:
     return 1000 * median(times[2:] or times)
 
 
-def score(run: Run, classifier: Classifier, network: ExportNetwork, data: ImageDataset) -> float:
-    """Returns the top-1 accuracy of a file on a data set with one class per image, in percent.
+@contextmanager
+def scoring(format: str, path: Path, data: str) -> Iterator[None]:
+    """Makes any error one about the score alone: the file has passed its check, and stays.
+
+    Args:
+        format: Name of the format.
+        path: The file.
+        data: Name of the data set.
+
+    Raises:
+        ExportError: The block raised an exception.
+    """
+    try:
+        yield
+    except Exception as error:  # runtimes raise errors of every kind
+        is_own = isinstance(error, FBNetError)
+        reason = str(error) if is_own else f"{type(error).__name__}: {first_line(error)}"
+        raise ExportError(
+            f"format {format}: {path} passed the comparison with PyTorch and stays, but it cannot "
+            f"be scored on {data} ({reason}); correct the data, or leave out --data"
+        ) from error
+
+
+def order_of_outputs(classifier: Classifier, data: ImageDataset) -> list[int]:
+    """Returns for each class of the data its index in the logits, as ``fbnetv3-evaluate`` does.
 
     Raises:
         ExportError: The classes of the data are not those of the classifier.
-        DataError: An image cannot be read.
     """
-    order = class_order(classifier.classes, data.classes)
+    order = matching_order(classifier, data)
     if order is None:
         raise ExportError(
             f"{data.name}: {other_classes(classifier.classes, data.classes)}; give --data with the "
             "classes of the weights"
         )
+    return order
+
+
+def score(
+    run: Run,
+    classifier: Classifier,
+    network: ExportNetwork,
+    data: ImageDataset,
+    order: Sequence[int],
+) -> float:
+    """Returns the top-1 accuracy of a file on a data set with one class per image, in percent.
+
+    Args:
+        run: Function that runs the file.
+        classifier: Classifier whose preprocessing is used.
+        network: Network that the file was written from.
+        data: Data set.
+        order: For each class of the data, its index in the logits.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
     correct, start = 0, 0
     for pixels in pixel_batches(classifier, network, data):
-        predicted = run(pixels)[:, order].argmax(1)
+        predicted = run(pixels)[:, list(order)].argmax(1)
         labels = np.asarray(data.targets[start : start + len(pixels)])
         correct += int((predicted == labels).sum())
         start += len(pixels)
@@ -145,12 +190,6 @@ def files_of(path: Path) -> list[Path]:
         for file in (*beside, *((path.with_suffix(".bin"),) if path.suffix == ".xml" else ()))
         if file.exists()
     ]
-
-
-def remove(path: Path) -> None:
-    """Removes an exported file with the files that belong to it."""
-    for file in files_of(path):
-        shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def megabytes(path: Path) -> float:

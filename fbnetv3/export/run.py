@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from fbnetv3.data import ImageDataset
 from fbnetv3.export.check import (
     compare,
     megabytes,
+    order_of_outputs,
     pixel_batches,
-    remove,
     score,
+    scoring,
     time_image,
-    with_format,
 )
 from fbnetv3.export.errors import ExportError
-from fbnetv3.export.files import write_file
+from fbnetv3.export.files import write_checked
 from fbnetv3.export.formats import Format, get_format
-from fbnetv3.export.job import Job, Pixels
+from fbnetv3.export.job import Job, Pixels, Run
 from fbnetv3.export.metadata import export_metadata
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.zoo.classifier import Classifier
@@ -108,7 +108,8 @@ def export_classifier(
 ) -> Iterator[Exported]:
     """Writes a classifier in each format, and yields each file once it was compared with torch.
 
-    Files of Core ML are not run, and are yielded without a comparison.
+    An earlier file of the same name is replaced only after the comparison. Files of Core ML are not
+    run, and are yielded without a comparison.
 
     Args:
         classifier: Classifier to export.
@@ -118,24 +119,25 @@ def export_classifier(
         options: Input, calibration and data.
 
     Raises:
-        ExportError: A file cannot be written, or a file fails in its runtime or computes other
-            outputs than torch; such a file is removed.
+        ExportError: The data to score on have other classes; a file cannot be written, fails in
+            its runtime or computes other outputs than torch, and is discarded; or a file cannot be
+            scored, for example because an image cannot be read, and stays.
         WriteError: The folder cannot be written to.
-        DataError: An image cannot be read.
+        DataError: A calibration image cannot be read.
     """
+    data = options.data
+    order = [] if data is None else order_of_outputs(classifier, data)
     job = _job(classifier, options)
-    images = job.calibration
-    if images is None:
-        shape = job.example.shape[-1], _CHECKED, options.seed + 1
-        images = job.network.example(*shape).numpy()
+    images = _images_to_compare(job, options.seed)
     for format in formats:
         path = folder / f"{name}{format.suffix}"
-        write_file(format.name, partial(format.write, job), path)
-        try:
-            exported = _measure(format, path, job, images[:_CHECKED], classifier, options)
-        except Exception as error:  # runtimes raise errors of every kind
-            remove(path)
-            raise with_format(format.name, error) from error
+        check = partial(_measure, format, job, images)
+        exported, run = write_checked(format.name, partial(format.write, job), path, check)
+        exported = replace(exported, path=path)
+        if run is not None and data is not None:
+            with scoring(format.name, path, data.name):
+                top1 = score(run, classifier, job.network, data, order)
+            exported = replace(exported, top1=top1)
         yield exported
 
 
@@ -152,22 +154,22 @@ def _job(classifier: Classifier, options: ExportOptions) -> Job:
     return Job(network, example, export_metadata(classifier, options.input_type), calibration)
 
 
-def _measure(
-    format: Format,
-    path: Path,
-    job: Job,
-    images: Pixels,
-    classifier: Classifier,
-    options: ExportOptions,
-) -> Exported:
-    """Runs a file in its runtime; compares, times and scores it."""
+def _images_to_compare(job: Job, seed: int) -> Pixels:
+    """Returns up to 64 calibration images, or else random pixels, as the network takes them."""
+    if job.calibration is not None:
+        return job.calibration[:_CHECKED]
+    return np.asarray(job.network.example(job.example.shape[-1], _CHECKED, seed + 1).numpy())
+
+
+def _measure(format: Format, job: Job, images: Pixels, file: Path) -> tuple[Exported, Run | None]:
+    """Runs a file in its runtime; compares and times it.
+
+    Returns:
+        The measurements, and the function that runs the file; None: it was not run.
+    """
     if format.load is None:
-        return Exported(format.name, path, megabytes(path))
-    run = format.load(path)
+        return Exported(format.name, file, megabytes(file)), None
+    run = format.load(file)
     difference = compare(run, job.network, images, quantized=format.quantized)
-    top1 = None
-    if options.data is not None:
-        top1 = score(run, classifier, job.network, options.data)
-    return Exported(
-        format.name, path, megabytes(path), difference, time_image(run, images[:1]), top1
-    )
+    milliseconds = time_image(run, images[:1])
+    return Exported(format.name, file, megabytes(file), difference, milliseconds), run

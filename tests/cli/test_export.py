@@ -46,3 +46,30 @@ def test_errors_are_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model", ["fbnetv3_a0.cifar10", "retinanet_fbnetv3_a0.bccd"])
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--calibration-images", "-3", ">= 1"),
+        ("--calibration-images", "0", ">= 1"),
+        ("--calibration-images", "many", ">= 1"),
+        ("--seed", "-1", "from 0 to 9223372036854775807"),
+        ("--seed", "9223372036854775808", "from 0 to 9223372036854775807"),
+        ("--seed", "1.5", "from 0 to 9223372036854775807"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    model: str, option: str, value: str, allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--model", model, "--format", "onnx", option, value])
+    assert stopped.value.code == 2
+    message = f"argument {option}: must be an integer {allowed}, not {value!r}"
+    assert message in capsys.readouterr().err
+
+
+def test_the_largest_seed_can_be_used(tmp_path: Path) -> None:
+    arguments = ["--model", "fbnetv3_a0.cifar10", "--format", "onnx", "--output", str(tmp_path)]
+    assert main([*arguments, "--seed", "9223372036854775807"]) == 0

@@ -20,7 +20,7 @@ from sklearn.metrics import (
 from fbnetv3.data import ArrayDataset, ImageDataset
 from fbnetv3.data.contact_sheet import TILE
 from fbnetv3.evaluation.errors import EvaluationError
-from fbnetv3.evaluation.metrics import accuracies
+from fbnetv3.evaluation.metrics import accuracies, average_precisions, class_scores
 from fbnetv3.evaluation.outcomes import order_of_classes, predict_dataset
 from fbnetv3.evaluation.run import EvaluateOptions, evaluate_network
 from fbnetv3.zoo.classifier import Classifier
@@ -162,6 +162,59 @@ def test_several_labels(noise: ArrayDataset, tmp_path: Path) -> None:
     assert not (tmp_path / "confusion_matrix.png").exists()
     with pytest.raises(EvaluationError, match="several classes each, but colours was trained on"):
         evaluate_network(colour_classifier(), data, tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected"),
+    [
+        ([1, 1, 1, 0], [1, 1, 0, 0], (3, 1, 2 / 3, 0.8)),
+        ([1, 0, 0, 0], [1, 1, 0, 0], (1, 0.5, 1, 2 / 3)),
+        ([1, 1, 1, 1], [1, 1, 0, 0], (4, 1, 0.5, 2 / 3)),
+        ([1, 1, 1, 0], [0, 0, 0, 0], (3, np.nan, 0, 0)),
+        ([0, 0, 0, 0], [1, 0, 0, 0], (0, 0, np.nan, 0)),
+        ([0, 0, 0, 0], [0, 0, 0, 0], (0, np.nan, np.nan, np.nan)),
+    ],
+)
+def test_a_class_has_the_same_scores_alone_and_beside_another(
+    truth: list[int], predicted: list[int], expected: tuple[float, ...]
+) -> None:
+    targets, chosen = (np.array(values)[:, None] for values in (truth, predicted))
+    other = np.array([[1], [0], [1], [0]])
+    alone = class_scores(targets, chosen, 1)
+    pair = class_scores(np.hstack([targets, other]), np.hstack([chosen, other]), 2)
+    for scores in (alone, pair):
+        values = (scores.counts, scores.precision, scores.recall, scores.f1)
+        assert [float(v[0]) for v in values] == pytest.approx(expected, nan_ok=True)
+    assert len(alone.f1) == 1
+
+
+def test_several_labels_of_a_single_class(tmp_path: Path) -> None:
+    levels = (250, 200, 90, 10)  # three images with the class, the first two of them predicted
+    images = np.stack([np.full((16, 16, 3), level, np.uint8) for level in levels])
+    data = Labelled("single", ["defect"], images, [(0,), (0,), (0,), ()])
+    colours = colour_classifier()
+
+    class First(torch.nn.Module):
+        """Returns the first logit only."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = colours.model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)[:, :1]
+
+    classifier = Classifier(First(), colours.transform, ("defect",), "single", True)
+    report = evaluate_network(classifier, data, tmp_path, EvaluateOptions(worst=0))
+    (row,) = _rows(tmp_path / "per_class.csv")
+    columns = ("images", "precision", "recall", "f1", "average_precision")
+    expected = [3, 100, 200 / 3, 80, 100]
+    assert [float(row[key]) for key in columns] == pytest.approx(expected, abs=1e-3)
+    names = ("precision_macro", "recall_macro", "f1_macro", "mAP")
+    assert [report.scores[name] for name in names] == pytest.approx(expected[1:])
+    assert average_precisions(np.ones((4, 1), int), np.full((4, 1), 0.5)).tolist() == [1]
+    counts = [int(row["predictions"]) for row in _rows(tmp_path / "calibration.csv")]
+    assert sum(counts) == 4
 
 
 def test_equal_probabilities_are_not_all_right() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +15,20 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from PIL import Image
 
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import scale
 from fbnetv3.data import ArrayDataset
+from fbnetv3.data.errors import DataError
 from fbnetv3.data.transforms import EvalTransform
 from fbnetv3.export import formats
 from fbnetv3.export.calibration import MIN_IMAGES
-from fbnetv3.export.check import compare, files_of, score
+from fbnetv3.export.check import compare, files_of, order_of_outputs
 from fbnetv3.export.errors import ExportError
+from fbnetv3.export.files import write_file
 from fbnetv3.export.formats import FORMATS, get_format
+from fbnetv3.export.job import Run
 from fbnetv3.export.network import ExportNetwork
 from fbnetv3.export.run import Exported, ExportOptions, check_formats, export_classifier
 from fbnetv3.modeling import build_model
@@ -200,7 +207,7 @@ def test_a_file_that_its_runtime_cannot_run_is_removed(
 
     plain = FORMATS["onnx"]
     wrong = formats.Format("onnx", ".onnx", plain.write, lambda path: fail, plain.problem)
-    message = r"^format onnx: its runtime fails \(RuntimeError: no kernel\); the file was removed"
+    message = r"^format onnx: its runtime fails \(RuntimeError: no kernel\); the file was discarded"
     with pytest.raises(ExportError, match=message):
         list(export_classifier(classifier, [wrong], tmp_path, "net", ExportOptions()))
     assert not list(tmp_path.iterdir())
@@ -214,13 +221,121 @@ def test_scores_follow_the_names_of_classes(
         predicted = expected_logits(classifier, data, len(data)).argmax(1)
     top1 = 100 * float((predicted == np.asarray(data.targets)).mean())
     assert exported.top1 == pytest.approx(top1)
-    other = ArrayDataset(
-        "other", ["cat", "dog", "fox"], np.zeros((3, 8, 8, 3), np.uint8), [0, 1, 2]
-    )
-    rule = classifier.transform.rule
-    network = ExportNetwork(classifier.model, rule["mean"], rule["std"])
-    with pytest.raises(ExportError, match="fox"):
-        score(FORMATS["onnx"].load(exported.path), classifier, network, other)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("names", [("class 0", "class 1", "class 2"), CLASSES])
+def test_a_file_is_scored_on_the_classes_that_an_evaluation_takes(
+    names: tuple[str, ...], classifier: Classifier, data: ArrayDataset, tmp_path: Path
+) -> None:
+    other = Classifier(classifier.model, classifier.transform, names, "small")
+    (exported,) = export(other, tmp_path, "onnx", data=data)
+    predicted = expected_logits(classifier, data, len(data)).argmax(1)
+    expected = 100 * float((predicted == np.asarray(data.targets)).mean())
+    assert exported.top1 == pytest.approx(expected)
+
+
+def test_wordnet_ids_fit_a_network_for_imagenet(classifier: Classifier) -> None:
+    ids = [f"n{number:08d}" for number in range(1000)]
+    folders = ArrayDataset("folders", ids, np.zeros((1, 8, 8, 3), np.uint8), [0])
+    names = tuple(f"name {number}" for number in range(1000))
+    network = Classifier(classifier.model, classifier.transform, names, "imagenet")
+    assert order_of_outputs(network, folders) == list(range(1000))
+
+
+def test_other_classes_are_refused_before_a_file_is_written(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    other = ArrayDataset("other", ["cat", "dog", "fox"], images, [0, 1, 2])
+
+    def write(job: object, path: Path) -> None:
+        raise AssertionError("written")
+
+    unwritten = replace(FORMATS["onnx"], write=write)
+    options = ExportOptions(data=other)
+    with pytest.raises(ExportError, match=r"fox.*give --data with the classes of the weights"):
+        list(export_classifier(classifier, [unwritten], tmp_path / "out", "net", options))
+    assert not (tmp_path / "out").exists()
+
+
+class Unreadable(ArrayDataset):
+    """Images of which the last cannot be read."""
+
+    def image(self, index: int) -> Image.Image:
+        if index == len(self) - 1:
+            raise DataError("last.png: broken")
+        return super().image(index)
+
+
+def test_a_file_stays_if_only_its_score_is_missing(
+    classifier: Classifier, data: ArrayDataset, tmp_path: Path
+) -> None:
+    unreadable = Unreadable("photos", data.classes, data._images, data.targets)
+    message = r"^format onnx: .*net.onnx passed the .* scored on photos \(last.png: broken\)"
+    with pytest.raises(ExportError, match=message):
+        export(classifier, tmp_path, "onnx", data=unreadable)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("step", ["write", "load", "run"])
+def test_an_unchecked_file_never_takes_the_place_of_another(
+    step: str, error: type[BaseException], classifier: Classifier, tmp_path: Path
+) -> None:
+    def stop(at: str) -> None:
+        assert {p.name: p.read_text() for p in tmp_path.iterdir() if p.is_file()} == before
+        if step == at:
+            raise error("stopped")
+
+    def write(job: object, path: Path) -> None:
+        for file in (path, path.with_suffix(".bin")):
+            file.write_text("new")
+            stop("write")
+
+    def load(path: Path) -> Run:
+        assert path.with_suffix(".bin").exists()
+        stop("load")
+
+        def run(pixels: object) -> np.ndarray:
+            stop("run")
+            return np.zeros((64, 3), np.float32)
+
+        return run
+
+    before = {"net.xml": "old graph", "net.bin": "old weights", "net.xml.json": "old"}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    pair = replace(FORMATS["openvino"], write=write, load=load)
+    with pytest.raises(BaseException, match=r"stopped|cannot write"):
+        list(export_classifier(classifier, [pair], tmp_path, "net", ExportOptions()))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("moves", range(7))
+def test_files_that_belong_together_are_replaced_together(
+    moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path) -> None:
+        path.write_text("new graph")
+        path.with_suffix(".bin").write_text("new weights")
+
+    def interrupted(source: Path, target: Path) -> None:
+        done.append(target)
+        if len(done) == moves:
+            raise KeyboardInterrupt
+        plain(source, target)
+
+    before = {"net.xml": "old graph", "net.bin": "old weights", "net.xml.json": "old"}
+    for name, text in {**before, "other.bin": "x"}.items():
+        (tmp_path / name).write_text(text)
+    done: list[Path] = []
+    plain = os.replace
+    monkeypatch.setattr("fbnetv3.export.files.os.replace", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        write_file("openvino", write, tmp_path / "net.xml")
+    after = {"net.xml": "new graph", "net.bin": "new weights"} if moves in (0, 6) else before
+    expected = {**after, "other.bin": "x"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == expected
 
 
 def test_the_exported_network_leaves_the_original_alone(classifier: Classifier) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from fbnetv3.data.errors import DataError
-from fbnetv3.detection.coco import read_coco
+from fbnetv3.detection.coco import CocoDataset, read_coco
 from fbnetv3.detection.formats.boxes import Box, BoxSet
 from fbnetv3.detection.formats.open_images import COLUMNS, read_open_images
 from fbnetv3.detection.formats.voc import read_voc
@@ -81,10 +81,28 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
     raise DataError(f"{path}: no boxes in a format that is known; allowed: {FORMATS}")
 
 
+def open_coco(path: Path, images: Path | None = None) -> CocoDataset:
+    """Reads a COCO json.
+
+    Args:
+        path: The file.
+        images: Folder of the images; None: the folder ``images`` beside the json or one level
+            above, else the folder of the json.
+
+    Raises:
+        DataError: The file cannot be read, or an entry is wrong.
+    """
+    return read_coco(path.name, path, images or _images_beside(path))
+
+
+def _images_beside(path: Path) -> Path:
+    beside = (path.parent / "images", path.parent.parent / "images")
+    return next((folder for folder in beside if folder.is_dir()), path.parent)
+
+
 def _from_coco(path: Path, images: Path | None) -> BoxSet:
-    beside = (path.parent / "images", path.parent.parent / "images", path.parent)
-    root = images or next(folder for folder in beside if folder.is_dir())
-    dataset = read_coco(path.name, path, root)
+    root = images or _images_beside(path)
+    dataset = open_coco(path, root)
     result = BoxSet(path, root, list(dataset.classes))
     for record in dataset.records:
         boxes = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +13,12 @@ from PIL import Image
 from fbnetv3.config import get_cfg
 from fbnetv3.data import read_image
 from fbnetv3.data.datasets import find_data
+from fbnetv3.data.errors import DataError, all_problems
 from fbnetv3.detection.coco import CocoDataset, read_coco
 from fbnetv3.detection.datasets import build_detection_dataset, list_detection_datasets
 from fbnetv3.detection.detector import Detector
-from fbnetv3.detection.formats.opening import format_of, open_boxes, write_coco
+from fbnetv3.detection.formats.opening import format_of, open_boxes, open_coco, write_coco
+from fbnetv3.detection.images import check_images
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.job import Pixels
 
@@ -23,15 +26,51 @@ _SIZES = ((640, 480), (375, 500), (512, 512), (300, 200))  # (width, height) of 
 
 
 def open_data(name: str) -> CocoDataset:
-    """Opens a data set of boxes by its name, or by the path of boxes in a known format.
+    """Opens the data set to score on, as ``fbnetv3-evaluate`` does, also in formats beside COCO's.
+
+    Args:
+        name: Name of a data set of boxes, or the path of boxes in a known format. Of a yaml of
+            YOLO, the split ``val`` is opened.
 
     Raises:
-        DataError: The name is unknown, or the data cannot be read.
+        DataError: The name is unknown, the data cannot be read, an image is missing, broken or of
+            another size than its annotation states, or a box is faulty.
     """
+    return check_images(_open(name, "val"), decode=False, skip_broken=False)
+
+
+def open_calibration(name: str) -> CocoDataset:
+    """Opens the data set from which calibration images are drawn.
+
+    Args:
+        name: Name of a data set of boxes, or the path of boxes in a known format. Of a yaml of
+            YOLO, the split ``train`` is opened.
+
+    Raises:
+        DataError: The name is unknown, the data cannot be read, or an image or box in another
+            format than COCO's is faulty.
+    """
+    return _open(name, "train")
+
+
+def _open(name: str, split: str) -> CocoDataset:
     path = None if name in list_detection_datasets() else find_data(name)
-    if path is None or not format_of(path):
+    try:
+        format = "" if path is None else format_of(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if path is None or not format:
         return build_detection_dataset(name, get_cfg())
-    boxes = open_boxes(path)
+    if format == "coco":
+        return open_coco(path)
+    boxes = open_boxes(path, split=split)
+    if boxes.faults:
+        chosen = f" --split {split}" if format == "yolo" else ""
+        raise DataError(
+            f"{name}: {all_problems(boxes.faults)}; correct the files, or write a COCO json "
+            f"without these images and boxes: fbnetv3-data convert {shlex.quote(str(path))} "
+            f"boxes.json{chosen} --skip-broken"
+        )
     with TemporaryDirectory() as folder:
         json_file = Path(folder) / "boxes.json"
         write_coco(boxes, json_file)

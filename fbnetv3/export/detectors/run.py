@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from PIL import Image
 from fbnetv3.data import read_image
 from fbnetv3.detection.coco import CocoDataset
 from fbnetv3.detection.detector import Detector
-from fbnetv3.export.check import megabytes, remove, time_image, with_format
+from fbnetv3.export.check import megabytes, scoring, time_image
 from fbnetv3.export.detectors.check import (
+    ImageRun,
     average_precision,
     compare,
     compare_quantized,
@@ -27,7 +28,7 @@ from fbnetv3.export.detectors.formats import DetectorFormat
 from fbnetv3.export.detectors.job import DetectorJob
 from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
-from fbnetv3.export.files import write_file
+from fbnetv3.export.files import write_checked
 
 # A float32 file is compared with torch on at most 8 images, a file with 8-bit integers on at most
 # 32 images of the data set and on the two crops that images_to_compare adds.
@@ -92,7 +93,8 @@ def export_detector(
 ) -> Iterator[ExportedDetector]:
     """Writes a detector in each format, and yields each file once it was compared with torch.
 
-    If there is a data set to score on, the result of torch itself is yielded first.
+    An earlier file of the same name is replaced only after the comparison. If there is a data set
+    to score on, the result of torch itself is yielded first.
 
     Args:
         detector: Detector to export, on the CPU.
@@ -102,8 +104,9 @@ def export_detector(
         options: Input, calibration and data.
 
     Raises:
-        ExportError: The detector is no RetinaNet, a file cannot be written, or a file fails in its
-            runtime or computes other boxes than torch; such a file is removed.
+        ExportError: The detector is no RetinaNet, the data to score on have other classes, a file
+            cannot be written, or a file fails in its runtime or computes other boxes than torch;
+            such a file is discarded. Also if a file cannot be scored; such a file stays.
         WriteError: The folder cannot be written to.
         DataError: An image cannot be read.
     """
@@ -113,12 +116,12 @@ def export_detector(
         yield _torch_itself(detector, job.network, options.data, images[0])
     for format in formats:
         path = folder / f"{name}{format.suffix}"
-        write_file(format.name, partial(format.write, job), path)
-        try:
-            exported = _measure(format, path, detector, job.network, images, options.data)
-        except Exception as error:  # runtimes raise errors of every kind
-            remove(path)
-            raise with_format(format.name, error) from error
+        check = partial(_measure, format, detector, job.network, images)
+        exported, run = write_checked(format.name, partial(format.write, job), path, check)
+        exported = replace(exported, path=path)
+        if options.data is not None:
+            with scoring(format.name, path, options.data.name):
+                exported = replace(exported, ap=average_precision(run, detector, options.data))
         yield exported
 
 
@@ -155,14 +158,17 @@ def _torch_itself(
 
 def _measure(
     format: DetectorFormat,
-    path: Path,
     detector: Detector,
     network: DetectorNetwork,
     images: Sequence[Image.Image],
-    data: CocoDataset | None,
-) -> ExportedDetector:
-    """Runs a file in its runtime; compares, times and scores it."""
-    load = format.load(path)
+    file: Path,
+) -> tuple[ExportedDetector, ImageRun]:
+    """Runs a file in its runtime; compares and times it.
+
+    Returns:
+        The measurements, and the function that runs the file on images of any size.
+    """
+    load = format.load(file)
     run = in_image(load, detector, network)
     box = score = agreement = None
     if format.quantized:
@@ -170,13 +176,8 @@ def _measure(
     else:
         difference = compare(run, detector, network, images[:_COMPARED])
         box, score = difference.box, difference.score
-    return ExportedDetector(
-        format.name,
-        path,
-        megabytes(path),
-        box,
-        score,
-        agreement,
-        time_image(load, pixels_of(detector, network, images[0])),
-        None if data is None else average_precision(run, detector, data),
+    milliseconds = time_image(load, pixels_of(detector, network, images[0]))
+    exported = ExportedDetector(
+        format.name, file, megabytes(file), box, score, agreement, milliseconds
     )
+    return exported, run

@@ -28,7 +28,7 @@ from fbnetv3.export.detectors.check import (
 )
 from fbnetv3.export.detectors.data import pixels_of
 from fbnetv3.export.detectors.formats import DETECTOR_FORMATS, check_formats
-from fbnetv3.export.detectors.job import Boxes
+from fbnetv3.export.detectors.job import Boxes, RunDetector
 from fbnetv3.export.detectors.metadata import detector_metadata
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.detectors.run import DetectorOptions, ExportedDetector, export_detector
@@ -212,6 +212,44 @@ def test_a_file_that_its_runtime_cannot_run_is_removed(detector: Detector, tmp_p
     with pytest.raises(ExportError, match=message):
         list(export_detector(detector, [wrong], tmp_path, "net", DetectorOptions()))
     assert not list(tmp_path.iterdir())
+
+
+def noise(folder: Path, sizes: Sequence[tuple[int, int]]) -> CocoDataset:
+    """Writes images with a square each, and returns them as a data set."""
+    generator, records = np.random.default_rng(0), []
+    for number, (width, height) in enumerate(sizes, 1):
+        pixels = generator.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        file = folder / f"{number}.png"
+        Image.fromarray(pixels).resize((width, height)).save(file)
+        item = {"bbox": [10, 10, 20, 30], "area": 600, "iscrowd": 0, "category_id": 0}
+        record = {"file_name": str(file), "image_id": number, "height": height, "width": width}
+        records.append({**record, "annotations": [item]})
+    return CocoDataset("noise", folder, ["square", "disc"], [1, 2], records)
+
+
+def test_a_file_stays_if_only_its_score_is_missing(detector: Detector, tmp_path: Path) -> None:
+    plain = DETECTOR_FORMATS["onnx"]
+
+    def load(path: Path) -> RunDetector:
+        run = plain.load(path)
+
+        def run_small(pixels: np.ndarray) -> Boxes:
+            if pixels.shape[3] == 160:
+                raise RuntimeError("no memory")
+            return run(pixels)
+
+        return run_small
+
+    (tmp_path / "images").mkdir()
+    # the last image is scored, but not among the eight that are compared
+    data = noise(tmp_path / "images", [(80, 80)] * 12 + [(160, 80)])
+    half = formats.DetectorFormat("onnx", ".onnx", plain.write, load, plain.problem)
+    torch_itself, *_ = export_detector(detector, [], tmp_path, "net", DetectorOptions(data=data))
+    assert torch_itself.ap is not None
+    message = r"^format onnx: .*net.onnx passed the .* scored on noise \(RuntimeError: no memory\)"
+    with pytest.raises(ExportError, match=message):
+        list(export_detector(detector, [half], tmp_path, "net", DetectorOptions(data=data)))
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "net.onnx"}
 
 
 def test_onnx_runtime_alone_reads_preprocessing_and_classes(onnx_file: ExportedDetector) -> None:
