@@ -21,7 +21,12 @@ from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_f
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state, load_optimizer_state
 from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.detectron2_loop import hooks as detectron_hooks
-from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
+from fbnetv3.engine.distributed import (
+    BroadcastBuffersHook,
+    parallel,
+    sync_batch_norm,
+    unsynchronised_norms,
+)
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.freezing import FrozenNormsHook, freeze
@@ -315,7 +320,8 @@ class Training:
             SpeedHook(dues, self._recipe.step_batch, device),
             detectron_hooks.LRScheduler(),
         ]
-        if self._distributed and not cfg.MODEL.SYNC_BN:
+        synced = cfg.MODEL.SYNC_BN and not unsynchronised_norms(self._experiment.model)
+        if self._distributed and not synced:
             hooks.append(BroadcastBuffersHook())
         if self.ema is not None:
             hooks.append(EMAHook(self.ema))
