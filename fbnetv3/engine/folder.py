@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from fbnetv3.config import CfgNode, ConfigError, get_cfg, iter_keys
 from fbnetv3.config.changes import completed, write_config
 from fbnetv3.config.node import same_value
-from fbnetv3.engine.checkpoint import Checkpointer
+from fbnetv3.engine.checkpoint import BEST, Checkpointer, CheckpointError
 from fbnetv3.io import WriteError, refuse_links_out
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.user_code import record_user_code, user_code_changes
+from fbnetv3.weights.run_folder import EXPORTED
 
 _log = logging.getLogger("fbnetv3")
 # Patterns of the files that the engine writes into the folder of a run
@@ -58,15 +60,27 @@ def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
 def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] | None:
     """Returns the state of the newest checkpoint; None if the training starts from scratch.
 
+    A run that was killed before its first regular checkpoint continues from its best one
+    (SOLVER.KEEP_BEST).
+
     Args:
         checkpointer: Checkpointer of the run's folder.
         resume: Whether to continue an earlier run.
 
     Raises:
         ConfigError: The folder has an intact checkpoint, and ``resume`` is False.
-        CheckpointError: The checkpoint cannot be loaded.
+        CheckpointError: The checkpoint cannot be loaded, or the folder has checkpoints or exported
+            weights of a run, but no checkpoint that can be read.
     """
-    latest = checkpointer.latest()
+    latest, names = checkpointer.latest(), _names_of_run(checkpointer)
+    if latest is None and names == [BEST]:
+        latest = checkpointer.folder / BEST
+    if latest is None and names:
+        raise CheckpointError(
+            f"{checkpointer.folder} holds a run ({', '.join(names)}), but no checkpoint that can "
+            "be read: restore checkpoint_ITERATION.pt, or access to it, and use --resume; or use "
+            "--overwrite to remove the run and start again, or another OUTPUT_DIR"
+        )
     if latest is None:
         if resume:
             _log.info("no checkpoint to resume from: training from scratch")
@@ -77,6 +91,15 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
             "--overwrite to remove it, or another OUTPUT_DIR"
         )
     return checkpointer.load(latest)
+
+
+def _names_of_run(checkpointer: Checkpointer) -> list[str]:
+    """Lists the names of checkpoints, damaged ones included, and of exported weights."""
+    return [
+        name
+        for name in checkpointer.names()
+        if name in EXPORTED or fnmatchcase(name, "checkpoint_*.pt")
+    ]
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:
