@@ -1,4 +1,4 @@
-"""Data-parallel training: wrapping the model, and batch norm over the whole batch."""
+"""Data-parallel training: wrapping the model, batch norm over the whole batch, agreement."""
 
 from __future__ import annotations
 
@@ -183,6 +183,21 @@ def gradients_of_this_rank(model: nn.Module, only: bool = True) -> Iterator[None
             yield
     else:
         yield
+
+
+def gather_numbers(number: int) -> list[int]:
+    """Returns the numbers that all ranks pass, by rank; each rank must call this.
+
+    Args:
+        number: Number of this rank, below 2**63.
+    """
+    if not dist.is_initialized():
+        return [number]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    value = torch.tensor([number], dtype=torch.int64, device=device)
+    values = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+    dist.all_gather(values, value)
+    return [int(v) for v in values]
 
 
 class BroadcastBuffersHook(HookBase):

@@ -11,6 +11,7 @@ from fbnetv3.config import CfgNode, ConfigError, get_cfg, iter_keys
 from fbnetv3.config.changes import completed, write_config
 from fbnetv3.config.node import same_value
 from fbnetv3.engine.checkpoint import BEST, Checkpointer, CheckpointError
+from fbnetv3.engine.distributed import gather_numbers
 from fbnetv3.io import WriteError, refuse_links_out
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.user_code import record_user_code, user_code_changes
@@ -100,6 +101,40 @@ def _names_of_run(checkpointer: Checkpointer) -> list[str]:
         for name in checkpointer.names()
         if name in EXPORTED or fnmatchcase(name, "checkpoint_*.pt")
     ]
+
+
+def check_same_start(state: dict[str, Any] | None, folder: str) -> None:
+    """Checks that all ranks start from the same step; each rank must call this.
+
+    They would not if their machines do not share the folder: rank 0 alone writes checkpoints.
+
+    Args:
+        state: State that this rank continues from; None: it starts from scratch.
+        folder: OUTPUT_DIR of the run.
+
+    Raises:
+        CheckpointError: The ranks have checkpoints of different steps, or some have none.
+    """
+    starts = gather_numbers(-1 if state is None else state["iteration"])
+    if len(set(starts)) == 1:
+        return
+    each = ", ".join(
+        f"{_ranks_text([rank for rank, s in enumerate(starts) if s == start])} "
+        f"{'from scratch' if start < 0 else f'after {start} steps'}"
+        for start in dict.fromkeys(starts)
+    )
+    raise CheckpointError(
+        f"the ranks would start differently from the checkpoints in OUTPUT_DIR {folder}: {each}; "
+        "set OUTPUT_DIR to a folder that all machines share, and give all the same options"
+    )
+
+
+def _ranks_text(ranks: list[int]) -> str:
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    if ranks == list(range(ranks[0], ranks[-1] + 1)):
+        return f"ranks {ranks[0]} to {ranks[-1]}"
+    return f"ranks {', '.join(map(str, ranks))}"
 
 
 def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> None:

@@ -1,4 +1,4 @@
-"""The state that a run continues from, where checkpoints cannot be read or are missing."""
+"""The state that a run continues from: unreadable and missing checkpoints, several ranks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from fbnetv3.config import ConfigError
 from fbnetv3.engine import checkpoint_files
+from fbnetv3.engine import folder as run_folder
 from fbnetv3.engine.checkpoint import Checkpointer, CheckpointError
-from fbnetv3.engine.folder import state_to_resume
+from fbnetv3.engine.distributed import gather_numbers
+from fbnetv3.engine.folder import check_same_start, state_to_resume
 from tests.runs import one_line
 
 STATE: dict[str, Any] = {"model": {"w": torch.arange(64.0)}}
@@ -151,3 +154,43 @@ def test_a_save_removes_later_checkpoints_only_if_their_content_is_damaged(
     keeper.save(STATE, 30)
     keeper.save(STATE, 35)
     assert keeper.latest() == keeper.path(35)
+
+
+# --- agreement of ranks ---
+
+
+@pytest.mark.parametrize(
+    ("starts", "says"),
+    [
+        ([200] * 8 + [-1] * 8, "ranks 0 to 7 after 200 steps, ranks 8 to 15 from scratch; set"),
+        ([-1, 200], "rank 0 from scratch, rank 1 after 200 steps; set"),
+        ([10, 20, 10], "ranks 0, 2 after 10 steps, rank 1 after 20 steps; set"),
+        ([0, -1], "rank 0 after 0 steps, rank 1 from scratch; set"),
+        ([20, 20, 20], None),
+        ([-1, -1], None),
+        ([7], None),
+    ],
+)
+def test_ranks_that_start_differently_are_named(
+    monkeypatch: pytest.MonkeyPatch, starts: list[int], says: str | None
+) -> None:
+    for rank, start in enumerate(starts):
+        asked: list[int] = []
+        monkeypatch.setattr(run_folder, "gather_numbers", lambda n, a=asked: a.append(n) or starts)
+        state = None if start < 0 else {"iteration": start}
+        if says is None:
+            check_same_start(state, "/data/run")
+        else:
+            with pytest.raises(CheckpointError, match="OUTPUT_DIR /data/run: ") as error:
+                check_same_start(state, "/data/run")
+            assert says in one_line(error)
+        assert asked == [starts[rank]]
+
+
+def test_numbers_are_gathered_exactly(tmp_path: Path) -> None:
+    assert gather_numbers(3) == [3]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        assert [gather_numbers(n) for n in (-1, 0, 2**40 + 1)] == [[-1], [0], [2**40 + 1]]
+    finally:
+        dist.destroy_process_group()
