@@ -140,7 +140,7 @@ class Training:
         best = self.best
         if best is None or best.score is None:
             return {}
-        result = {f"best/{best.metric}": best.score, "best/epoch": self._epochs_of(best.iteration)}
+        result = {f"best/{best.metric}": best.score, "best/epoch": best.epoch}
         if self._stopped_at is not None:
             result["stopped_early/epoch"] = self._epochs_of(self._stopped_at)
         return result
@@ -170,7 +170,7 @@ class Training:
         self.start_iter = state["iteration"]
         self._offset = self.start_iter - self._position(state)
         if self.best is not None:
-            self.best.load_state(state.get("best"))
+            self.best.load_state(state.get("best"), state["data"])
             if self.best.is_over and self.start_iter < self.max_iter:
                 self._stopped_at = self.start_iter
         load_hook_states(self._added_hooks, state.get("hooks", []))
@@ -284,8 +284,8 @@ class Training:
             self._stopped_at = self._trainer.iter + 1
             if self._context.is_main:
                 text = "stopped early after %.4g epochs: %s has not improved since epoch %.4g"
-                end, best = map(self._epochs_of, (self._stopped_at, self.best.iteration))
-                _log.warning(text, end, self.best.metric, best)
+                end = self._epochs_of(self._stopped_at)
+                _log.warning(text, end, self.best.metric, self.best.epoch)
 
     def _read_period(self) -> int:
         """Returns the number of steps between reads of the losses; on a CPU each step is read."""
@@ -338,7 +338,8 @@ class Training:
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
         save = checkpoints.save if is_main else None
         if self.best is not None:
-            hooks.append(BestHook(self.best, evaluating, self._save_best if is_main else None))
+            save_best = self._save_best if is_main else None
+            hooks.append(BestHook(self.best, evaluating, self._epochs_of, save_best))
         if is_main:
             hooks += [*self._main_hooks(dues, evaluating), checkpoints]
         agreement = StopAgreement(self._context.device) if self._distributed else None
