@@ -21,7 +21,7 @@ from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.export import export_model
-from fbnetv3.engine.folder import clear_run, start_folder, state_to_resume
+from fbnetv3.engine.folder import check_same_start, clear_run, start_folder, state_to_resume
 from fbnetv3.engine.hooks import OnEval, evaluate_weights, format_scores
 from fbnetv3.engine.logs import start_log_file
 from fbnetv3.engine.loop import Training
@@ -147,6 +147,7 @@ def _prepare(
     if context.is_main:
         _warn_of_config(cfg, own)
     state = None if earlier is None else state_to_resume(earlier, resume)
+    check_same_start(state, cfg.OUTPUT_DIR)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # the checkpoint contains weights
     prepare = _prepare_own(cfg, own) if own else prepare_task(cfg)
     experiment = prepare(cfg, context, weights=weights, ignore_class_names=ignore_class_names)

@@ -35,6 +35,8 @@ class BestScore:
     Attributes:
         score: Best score; None before the first finite one.
         iteration: Number of steps after which ``score`` was first reached.
+        epoch: Number of epochs after which it was reached. It is stored, since a resumed training
+            may have another number of steps per epoch.
         waited: Number of evaluations with this metric since ``iteration``, or since the start of
             the training while ``score`` is None.
     """
@@ -42,7 +44,7 @@ class BestScore:
     def __init__(self, metric: str, patience: int = 0) -> None:
         self.metric, self._patience = metric, patience
         self.score: float | None = None
-        self.iteration = 0
+        self.iteration, self.epoch = 0, 0.0
         self.waited = 0
 
     @property
@@ -50,19 +52,21 @@ class BestScore:
         """Whether the patience is used up, so that the training should end."""
         return 0 < self._patience <= self.waited
 
-    def improves(self, score: float, iteration: int) -> bool:
+    def improves(self, score: float, iteration: int, epoch: float) -> bool:
         """Records the score of an evaluation, and returns whether it is the best so far.
 
         Args:
             score: The score; one that is not finite is no improvement.
             iteration: Number of steps so far.
+            epoch: Number of epochs so far.
         """
         is_loss = "loss" in self.metric
         is_better = math.isfinite(score) and (
             self.score is None or (score < self.score if is_loss else score > self.score)
         )
         if is_better:
-            self.score, self.iteration, self.waited = score, iteration, 0
+            self.score, self.waited = score, 0
+            self.iteration, self.epoch = iteration, epoch
         else:
             self.waited += 1
         return is_better
@@ -73,15 +77,26 @@ class BestScore:
             "metric": self.metric,
             "score": self.score,
             "iteration": self.iteration,
+            "epoch": self.epoch,
             "waited": self.waited,
         }
 
-    def load_state(self, state: Mapping[str, Any] | None) -> None:
-        """Restores values of :meth:`state`; ignores None and the values of another metric."""
+    def load_state(self, state: Mapping[str, Any] | None, data: Mapping[str, Any]) -> None:
+        """Restores values of :meth:`state`; ignores None and the values of another metric.
+
+        Args:
+            state: The values.
+            data: Entry ``data`` of the same checkpoint. Checkpoints of 0.1.0 do not have the epoch
+                of the best score, which follows from their steps per epoch.
+        """
         if state is None or state["metric"] != self.metric:
             return
         self.score, self.iteration = state["score"], int(state["iteration"])
         self.waited = int(state["waited"])
+        epoch = state.get("epoch")
+        if epoch is None:
+            epoch = (self.iteration - data.get("offset", 0)) / data["iters_per_epoch"]
+        self.epoch = float(epoch)
 
 
 def best_score_from_config(
@@ -126,11 +141,18 @@ class BestHook(HookBase):
     Args:
         best: Best score so far.
         due: Iterations after which the weights are scored.
+        epochs_of: Function that converts a number of steps into epochs.
         save: Function that saves the best checkpoint; None on ranks other than 0.
     """
 
-    def __init__(self, best: BestScore, due: Every, save: Callable[[], Path] | None = None) -> None:
-        self._best, self._due, self._save = best, due, save
+    def __init__(
+        self,
+        best: BestScore,
+        due: Every,
+        epochs_of: Callable[[float], float],
+        save: Callable[[], Path] | None = None,
+    ) -> None:
+        self._best, self._due, self._epochs_of, self._save = best, due, epochs_of, save
 
     def after_step(self) -> None:
         """Compares the score of an evaluation with the best one."""
@@ -140,7 +162,9 @@ class BestHook(HookBase):
         if iteration != self.trainer.iter or score is None:
             _log.warning("SOLVER.KEEP_BEST: this evaluation has no score %s", self._best.metric)
             return
-        if self._best.improves(_of_rank_0(float(score)), iteration + 1) and self._save is not None:
+        done, score = iteration + 1, _of_rank_0(float(score))
+        improves = self._best.improves(score, done, self._epochs_of(done))
+        if improves and self._save is not None:
             _log.info("%s %.4g is the best so far: %s", self._best.metric, score, self._save())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fbnetv3.config import ConfigError
+from fbnetv3.engine.checkpoint_files import damage, is_surely_damaged, names_in
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
-from fbnetv3.weights.errors import WeightsFileError
-from fbnetv3.weights.files import refuse_compressed
 from fbnetv3.weights.safetensors_header import sorted_header
 
 __all__ = [
@@ -145,12 +143,16 @@ class Checkpointer:
         return self.folder / f"checkpoint_{iteration:08d}.pt"
 
     def latest(self) -> Path | None:
-        """Returns the newest intact checkpoint, or None; damaged ones are logged and skipped."""
+        """Returns the newest intact checkpoint, or None; damaged ones are logged and skipped.
+
+        Raises:
+            CheckpointError: The folder cannot be read.
+        """
         for _, path in reversed(self._files()):
-            damage = _damage(path)
-            if damage is None:
+            reason = damage(path)
+            if reason is None:
                 return path
-            _log.warning("skipped the checkpoint %s: it %s", path, damage)
+            _log.warning("skipped the checkpoint %s: it %s", path, reason)
         return None
 
     def load(self, path: str | Path) -> dict[str, Any]:
@@ -158,10 +160,22 @@ class Checkpointer:
         return load_checkpoint(path)
 
     def _files(self) -> list[tuple[int, Path]]:
-        if not self.folder.is_dir():
-            return []
-        matches = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
-        return sorted((int(match.group(1)), path) for match, path in matches if match)
+        matches = map(_NAME.fullmatch, self.names())
+        return sorted((int(match[1]), self.folder / match[0]) for match in matches if match)
+
+    def names(self) -> list[str]:
+        """Lists the names of all files in the folder; [] if there is no folder.
+
+        Raises:
+            CheckpointError: The folder cannot be read.
+        """
+        try:
+            return names_in(self.folder)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read the folder {self.folder}: {error.strerror}; an earlier run in it "
+                "cannot be ruled out: make it readable, or set another OUTPUT_DIR"
+            ) from error
 
     def _prune(self, iteration: int) -> None:
         """Removes leftovers of killed runs, and checkpoints before that of ``iteration``.
@@ -170,9 +184,10 @@ class Checkpointer:
         """
         files = self._files()
         for _, path in [f for f in files if f[0] <= iteration][: -self.keep]:
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
         for _, path in [f for f in files if f[0] > iteration]:
-            if _damage(path):  # every later resume would have to skip it again
+            if is_surely_damaged(path):  # every later resume would have to skip it again
                 path.unlink(missing_ok=True)
         for leftover in self.folder.glob(".checkpoint_*.pt.*"):
             leftover.unlink(missing_ok=True)
@@ -189,9 +204,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             objects other than tensors and plain values, or has a format version that this program
             cannot read.
     """
-    damage = _damage(Path(path))
-    if damage:
-        raise CheckpointError(f"cannot load checkpoint {path}: it {damage}; use an earlier one")
+    reason = damage(Path(path))
+    if reason:
+        raise CheckpointError(f"cannot load checkpoint {path}: it {reason}; use an earlier one")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -283,38 +298,6 @@ def _migrated(state: Any, path: str | Path) -> dict[str, Any]:
             )
         state, version = MIGRATIONS[version](state), version + 1
     return {**state, "format_version": version}
-
-
-def _damage(path: Path) -> str | None:
-    """Describes the damage of a file of torch.save (a zip with checksums); None if it is intact.
-
-    The checksums cover the content, and torch.load checks the headers (``mmap=True``: without
-    reading the content again). Reading the zip and loading can both raise errors of any type on
-    damaged headers.
-    """
-    if path.exists() and not path.is_file():
-        return "cannot be read (not a regular file)"
-    try:
-        refuse_compressed(path)
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken:
-            return f"is damaged (wrong checksum of {broken!r})"
-    except FileNotFoundError:
-        return "does not exist"
-    except WeightsFileError:
-        return "unpacks to more than its own size, which files of torch.save never do"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    except Exception:
-        return "is cut short or not a checkpoint"
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        return None  # intact, but refused by load_checkpoint
-    except Exception as error:
-        return f"is damaged, or was not written by torch.save ({first_line(error)})"
-    return None
 
 
 def _torch_save(state: Any, temporary: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
-"""Data-parallel training: wrapping the model, and batch norm over the whole batch."""
+"""Data-parallel training: wrapping the model, batch norm over the whole batch, agreement."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -9,10 +10,13 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
+from fbnetv3.config import ConfigError
 from fbnetv3.engine.detectron2_loop import HookBase, NaiveSyncBatchNorm
+
+_SYNCHRONISED = (NaiveSyncBatchNorm, nn.SyncBatchNorm)
 
 
 class _SyncBatchNorm(NaiveSyncBatchNorm):
@@ -28,27 +32,70 @@ class _SyncBatchNorm(NaiveSyncBatchNorm):
 
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Replaces batch norm by one that computes its statistics over all processes (paper, A.3).
+    """Replaces batch norms by ones that compute their statistics over all processes (paper, A.3).
 
-    On CUDA the replacement is torch's SyncBatchNorm. On other devices it is detectron2's, which
-    works with gloo and replaces BatchNorm2d only; its running variance is biased (divided by N, not
-    N - 1).
+    On CUDA the replacement is torch's SyncBatchNorm, or timm's SyncBatchNormAct for timm's norms
+    with an activation. On other devices it is detectron2's, which works with gloo; its running
+    variance is biased (divided by N, not N - 1), and it replaces only BatchNorm2d that keeps a
+    moving average. Other norms stay as they are there; :func:`unsynchronised_norms` lists them.
 
     Args:
         model: Network, changed in place.
         device: Device of the network.
 
     Returns:
-        The network.
+        The network; its replacement if it is a batch norm itself.
+
+    Raises:
+        ConfigError: The device is CUDA, and a norm has a ``forward`` of its own, whose computation
+            a synchronised norm would lose. The network is then unchanged.
     """
-    if device.type == "cuda":
-        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
-    for name, child in model.named_children():
-        if type(child) is nn.BatchNorm2d:
-            setattr(model, name, _naive(child))
-        else:
-            sync_batch_norm(child, device)
-    return model
+    synced: dict[nn.Module, nn.Module] = {}  # a norm that is in several places stays one norm
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, _SYNCHRONISED):
+            on_cuda = device.type == "cuda"
+            synced[module] = _synced_on_cuda(name, module) if on_cuda else _synced_on_cpu(module)
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None and child in synced:
+                module._modules[name] = synced[child]
+    return synced.get(model, model)
+
+
+def unsynchronised_norms(model: nn.Module) -> list[_NormBase]:
+    """Lists the norms whose running statistics differ between processes after a training step.
+
+    Args:
+        model: Network, after :func:`sync_batch_norm` if MODEL.SYNC_BN is set.
+    """
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _NormBase)
+        and not isinstance(module, _SYNCHRONISED)
+        and module.running_mean is not None
+    ]
+
+
+def _synced_on_cuda(name: str, norm: _BatchNorm) -> nn.Module:
+    forward = type(norm).forward
+    if forward is _BatchNorm.forward:
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(norm))
+    timm_layers = sys.modules.get("timm.layers")  # loaded if the network has a layer of timm
+    if timm_layers is not None and forward is timm_layers.BatchNormAct2d.forward:
+        return cast(nn.Module, timm_layers.convert_sync_batchnorm(norm))
+    kind = type(norm)
+    raise ConfigError(
+        f"MODEL.SYNC_BN is True, but the batch norm {name or 'that is the network'} is a "
+        f"{kind.__module__}.{kind.__qualname__}, whose own forward would be lost; allowed: "
+        "PyTorch's batch norms and timm's BatchNormAct2d; set MODEL.SYNC_BN False"
+    )
+
+
+def _synced_on_cpu(norm: _BatchNorm) -> nn.Module:
+    """Returns the replacement of a norm; the norm itself if detectron2's cannot replace it."""
+    averages = norm.running_mean is not None and norm.momentum is not None
+    return _naive(norm) if type(norm) is nn.BatchNorm2d and averages else norm
 
 
 def _naive(norm: nn.BatchNorm2d) -> nn.Module:
@@ -67,15 +114,21 @@ def _naive(norm: nn.BatchNorm2d) -> nn.Module:
 
 
 def batch_norm_text(
-    model: nn.Module, world_size: int, batch_size: int, accumulate_steps: int = 1
+    model: nn.Module,
+    world_size: int,
+    batch_size: int,
+    accumulate_steps: int = 1,
+    *,
+    sync_bn: bool = True,
 ) -> str:
     """Describes over which images the model's batch norms compute their statistics in training.
 
     Args:
-        model: Network, after :func:`sync_batch_norm` if MODEL.SYNC_BN is set.
+        model: Network, after :func:`sync_batch_norm` if ``sync_bn``.
         world_size: Number of processes.
         batch_size: Images per forward pass over all processes.
         accumulate_steps: Number of forward passes per step.
+        sync_bn: MODEL.SYNC_BN, whether norms are synchronised where that is possible.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
@@ -85,11 +138,19 @@ def batch_norm_text(
         part = f"each of {accumulate_steps} passes of a step (SOLVER.ACCUMULATE_STEPS)"
     if world_size == 1:
         return f"over the {batch_size} images of {part}"
-    if all(isinstance(m, (NaiveSyncBatchNorm, nn.SyncBatchNorm)) for m in norms):
-        text = f"over the {batch_size} images of all {world_size} processes (MODEL.SYNC_BN True)"
-        return text if accumulate_steps == 1 else f"{text} in {part}"
+    per_pass = "" if accumulate_steps == 1 else f" in {part}"
+    together = f"over the {batch_size} images of all {world_size} processes (MODEL.SYNC_BN True)"
+    alone = [m for m in norms if not isinstance(m, _SYNCHRONISED)]
+    if not alone:
+        return together + per_pass
+    kinds = ", ".join(sorted({type(m).__name__ for m in alone}))
+    reason = f"MODEL.SYNC_BN cannot synchronise {kinds} here" if sync_bn else "MODEL.SYNC_BN False"
     images = f"{batch_size / world_size:g} images of each of {world_size} processes"
-    return f"over the {images} (MODEL.SYNC_BN False); running statistics are those of rank 0"
+    apart = f"over the {images} ({reason}){per_pass}; running statistics are those of rank 0"
+    if len(alone) == len(norms):
+        return apart
+    num_synced = len(norms) - len(alone)
+    return f"{num_synced} of {len(norms)} norms {together}{per_pass}; the others {apart}"
 
 
 def parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -100,7 +161,7 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
         device: Device of this process; a CUDA device has its index.
     """
     ids = [device] if device.type == "cuda" else None
-    # Buffers are equal on all ranks already, by synchronised batch norm or BroadcastBuffersHook.
+    # Buffers are equal on all ranks already, by synchronised batch norm and BroadcastBuffersHook.
     return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
@@ -124,10 +185,25 @@ def gradients_of_this_rank(model: nn.Module, only: bool = True) -> Iterator[None
         yield
 
 
+def gather_numbers(number: int) -> list[int]:
+    """Returns the numbers that all ranks pass, by rank; each rank must call this.
+
+    Args:
+        number: Number of this rank, below 2**63.
+    """
+    if not dist.is_initialized():
+        return [number]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    value = torch.tensor([number], dtype=torch.int64, device=device)
+    values = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+    dist.all_gather(values, value)
+    return [int(v) for v in values]
+
+
 class BroadcastBuffersHook(HookBase):
     """Copies the float buffers of rank 0 to every rank after each step.
 
-    Without synchronised batch norm, each rank has its own running statistics: the ranks would
+    A norm that is not synchronised has its own running statistics on each rank: the ranks would
     otherwise score and average different models.
     """
 

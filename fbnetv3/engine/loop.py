@@ -21,7 +21,12 @@ from fbnetv3.engine.best import BestHook, EarlyStop, EarlyStopHook, best_score_f
 from fbnetv3.engine.checkpoint import Checkpointer, load_model_state, load_optimizer_state
 from fbnetv3.engine.compiling import CompiledNetwork
 from fbnetv3.engine.detectron2_loop import hooks as detectron_hooks
-from fbnetv3.engine.distributed import BroadcastBuffersHook, parallel, sync_batch_norm
+from fbnetv3.engine.distributed import (
+    BroadcastBuffersHook,
+    parallel,
+    sync_batch_norm,
+    unsynchronised_norms,
+)
 from fbnetv3.engine.ema import ModelEMA, unwrap
 from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.freezing import FrozenNormsHook, freeze
@@ -135,7 +140,7 @@ class Training:
         best = self.best
         if best is None or best.score is None:
             return {}
-        result = {f"best/{best.metric}": best.score, "best/epoch": self._epochs_of(best.iteration)}
+        result = {f"best/{best.metric}": best.score, "best/epoch": best.epoch}
         if self._stopped_at is not None:
             result["stopped_early/epoch"] = self._epochs_of(self._stopped_at)
         return result
@@ -165,7 +170,7 @@ class Training:
         self.start_iter = state["iteration"]
         self._offset = self.start_iter - self._position(state)
         if self.best is not None:
-            self.best.load_state(state.get("best"))
+            self.best.load_state(state.get("best"), state["data"])
             if self.best.is_over and self.start_iter < self.max_iter:
                 self._stopped_at = self.start_iter
         load_hook_states(self._added_hooks, state.get("hooks", []))
@@ -279,8 +284,8 @@ class Training:
             self._stopped_at = self._trainer.iter + 1
             if self._context.is_main:
                 text = "stopped early after %.4g epochs: %s has not improved since epoch %.4g"
-                end, best = map(self._epochs_of, (self._stopped_at, self.best.iteration))
-                _log.warning(text, end, self.best.metric, best)
+                end = self._epochs_of(self._stopped_at)
+                _log.warning(text, end, self.best.metric, self.best.epoch)
 
     def _read_period(self) -> int:
         """Returns the number of steps between reads of the losses; on a CPU each step is read."""
@@ -315,7 +320,8 @@ class Training:
             SpeedHook(dues, self._recipe.step_batch, device),
             detectron_hooks.LRScheduler(),
         ]
-        if self._distributed and not cfg.MODEL.SYNC_BN:
+        synced = cfg.MODEL.SYNC_BN and not unsynchronised_norms(self._experiment.model)
+        if self._distributed and not synced:
             hooks.append(BroadcastBuffersHook())
         if self.ema is not None:
             hooks.append(EMAHook(self.ema))
@@ -332,7 +338,8 @@ class Training:
         checkpoints = CheckpointHook(self._checkpointer, saving, self.state)
         save = checkpoints.save if is_main else None
         if self.best is not None:
-            hooks.append(BestHook(self.best, evaluating, self._save_best if is_main else None))
+            save_best = self._save_best if is_main else None
+            hooks.append(BestHook(self.best, evaluating, self._epochs_of, save_best))
         if is_main:
             hooks += [*self._main_hooks(dues, evaluating), checkpoints]
         agreement = StopAgreement(self._context.device) if self._distributed else None

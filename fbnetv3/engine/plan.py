@@ -24,7 +24,8 @@ def print_plan(experiment: Experiment, start_iter: int, epochs_done: float = 0.0
     context, recipe, loader = experiment.context, experiment.recipe, experiment.loader
     world_size = context.process.world_size
     batches = recipe.batch_size, recipe.accumulate_steps
-    batch_norm = batch_norm_text(experiment.model, world_size, *batches)
+    sync_bn = experiment.cfg.MODEL.SYNC_BN
+    batch_norm = batch_norm_text(experiment.model, world_size, *batches, sync_bn=sync_bn)
     for name, value in (
         *experiment.plan,
         *lr_table(recipe, world_size, loader.iters_per_epoch, len(loader.dataset)),

@@ -60,26 +60,71 @@ def test_the_best_score(
     record = BestScore(metric, patience=2)
     for iteration, score in enumerate(scores):
         record = copied(record)
-        record.improves(score, iteration)
+        record.improves(score, iteration, iteration / 2)
         assert record.score == best[iteration]
         assert record.waited == waits[iteration]
         assert record.is_over == (record.waited >= 2)
         assert scores[record.iteration] == record.score
+        assert record.epoch == record.iteration / 2
 
 
 def copied(record: BestScore) -> BestScore:
     """Returns the record as a resumed training has it."""
     again = BestScore(record.metric, patience=2)
-    again.load_state(json.loads(json.dumps(record.state())))
+    again.load_state(json.loads(json.dumps(record.state())), {})
     return again
 
 
 def test_states_of_other_runs_are_left_out() -> None:
     record = BestScore("val/top1")
-    record.load_state(None)
-    record.load_state(BestScore("val/loss").state() | {"score": 1.0})
+    record.load_state(None, {})
+    record.load_state(BestScore("val/loss").state() | {"score": 1.0}, {})
     assert record.score is None
     assert not record.is_over
+
+
+@pytest.mark.parametrize(
+    ("data", "epoch"),
+    [
+        ({"iters_per_epoch": 100}, 2.0),
+        ({"iters_per_epoch": 80, "offset": 0}, 2.5),
+        ({"iters_per_epoch": 50, "offset": 150}, 1.0),
+        ({"iters_per_epoch": 100, "offset": -100}, 3.0),
+    ],
+)
+def test_the_epoch_of_an_older_checkpoint_follows_from_its_steps(
+    data: dict[str, int], epoch: float
+) -> None:
+    record, state = BestScore(SCORE), {"metric": SCORE, "score": 1.0, "iteration": 200, "waited": 3}
+    record.load_state(state, data)
+    assert record.epoch == epoch
+    record.load_state({**state, "epoch": 7.5}, data)
+    assert record.epoch == 7.5
+
+
+@pytest.mark.parametrize("batch", [40, 30, 10])
+def test_the_epoch_of_the_best_score_outlasts_another_number_of_steps(
+    tiny: Make, out: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """The best score is that after the first of three epochs; then the batch changes."""
+    values = iter([50.0, 40.0, 30.0, 20.0])
+
+    def evaluate(self: Any, model: Any, weights: str = "raw") -> dict[str, float]:
+        return {"val/top1": next(values)}
+
+    monkeypatch.setattr(ClassificationTask, "evaluate", evaluate)
+    options = {
+        "SOLVER__MAX_EPOCHS": 6.0, "SOLVER__KEEP_BEST": "val/top1", "MODEL_EMA__ENABLED": False,
+        "SOLVER__EARLY_STOP_PATIENCE": 3,
+    }  # fmt: skip
+    train(tiny(**options), pictures=False, stop_after=3.0)
+    options["SOLVER__IMS_PER_BATCH"] = batch
+    with caplog.at_level(logging.WARNING, logger="fbnetv3"):
+        result = train(tiny(**options), pictures=False, resume=True)
+    assert (result["best/epoch"], result["stopped_early/epoch"]) == (1.0, 4.0)
+    assert "after 4 epochs: val/top1 has not improved since epoch 1" in caplog.text
+    again = train(tiny(**options), pictures=False, resume=True)
+    assert again["best/epoch"] == 1.0
 
 
 @pytest.mark.parametrize(

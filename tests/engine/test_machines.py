@@ -49,6 +49,26 @@ def test_a_killed_machine_ends_the_other_and_both_resume(
     assert_same_run(whole, broken)
 
 
+@pytest.mark.slow
+def test_machines_that_do_not_share_the_folder_are_refused(
+    command: Command, fork: Start, tmp_path: Path
+) -> None:
+    steps = {**LONG, "SOLVER__MAX_EPOCHS": 0.5}  # 3 steps
+    finish(fork(command(OUTPUT_DIR=str(tmp_path / "machine0" / "run"), **steps)))
+
+    def start_in_own_folder(line: list[str]) -> Any:
+        rank = line[line.index("--machine-rank") + 1]
+        return fork([part.replace("RANK", rank) for part in line])
+
+    folder = str(tmp_path / "machineRANK" / "run")
+    for process in two_machines(
+        command, start_in_own_folder, "--resume", OUTPUT_DIR=folder, **steps
+    ):
+        _, stderr = finish(process, 2)
+        assert "rank 0 after 3 steps, rank 1 from scratch; set OUTPUT_DIR" in stderr
+    assert not list((tmp_path / "machine1").glob("run/checkpoint_*"))
+
+
 def test_a_call_that_does_not_return_is_abandoned() -> None:
     end = threading.Event()
     with pytest.raises(TimeoutError, match=r"a call did not return within 0\.05 s"):

@@ -46,6 +46,21 @@ def test_a_used_folder_is_refused(trained: tuple[Path, dict[str, float]], tiny: 
         train(tiny())
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_run_whose_checkpoints_cannot_be_read_is_kept(
+    trained: Any, tiny: Make, out: Path, resume: bool, is_deleted: bool
+) -> None:
+    for path in out.glob("checkpoint_*.pt"):
+        path.unlink() if is_deleted else path.write_bytes(path.read_bytes()[:-200])
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(CheckpointError, match=r"model_ema\.safetensors.*--overwrite"):
+        train(tiny(), resume=resume)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    train(tiny(SOLVER__MAX_EPOCHS=1.0), overwrite=True)
+    assert last_state(out)["iteration"] == 6
+
+
 def test_resuming_without_a_checkpoint_trains_from_scratch(
     tiny: Make, out: Path, material: Path
 ) -> None:

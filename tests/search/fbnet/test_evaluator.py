@@ -182,6 +182,25 @@ def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Out
     assert _run(InProcess(), _candidate(tmp_path)) == expected
 
 
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_candidate_without_a_readable_checkpoint_is_trained_again(
+    tmp_path: Path, expected: Outcome, is_deleted: bool
+) -> None:
+    evaluate, trial = _candidate(tmp_path)
+
+    def interrupt(epoch: int, score: float) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    trial.on_report = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(trial)
+    for path in tmp_path.glob("*/checkpoint_*.pt"):
+        path.unlink() if is_deleted else path.write_bytes(path.read_bytes()[:-200])
+        (path.parent / "model.safetensors").write_bytes(b"")
+    assert _run(InProcess(), _candidate(tmp_path)) == expected
+
+
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
