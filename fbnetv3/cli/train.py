@@ -196,6 +196,9 @@ def _checked_detection(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]
     from fbnetv3.detection.datasets import open_datasets
     from fbnetv3.detection.formats.check import picture_of
 
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATA.CHECK_IMAGES = True  # otherwise the images are not decoded
     for dataset in open_datasets(cfg):
         yield dataset.summary(), (), picture_of(dataset)
 
@@ -203,13 +206,10 @@ def _checked_detection(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]
 def _checked_classification(cfg: CfgNode) -> Iterator[tuple[str, Sequence[str], Any]]:
     from fbnetv3.classification.build import datasets_from_config
     from fbnetv3.data import ImageDataset
-    from fbnetv3.data.contact_sheet import contact_sheet
     from fbnetv3.detection.formats.check import check_images
 
     for dataset in datasets_from_config(cfg):
-        if not isinstance(dataset, ImageDataset):  # a stream, whose images are not checked
-            yield dataset.summary(), (), contact_sheet([])
-            continue
+        assert isinstance(dataset, ImageDataset)  # a name cannot stand for a stream
         checked = check_images(dataset)
         number = f"{len(checked.broken)} of {len(dataset)} images are broken"
         summary = f"{dataset.name}: {number}" if checked.broken else dataset.summary()

@@ -339,8 +339,7 @@ class JointNAS:
 
     def _check_above_chance(self, evaluate: Evaluate, due: Sequence[Trial]) -> None:
         """Raises a SearchError before a further batch of stage 1 if no score is above chance."""
-        first = self._batches.first_before(due)
-        if first:
+        if first := self._batches.first_before(due):
             trials = [*self._planner.warm_start, *self.trials]
             check_above_chance(evaluate, first, trials, self._settings.direction)
 
@@ -367,6 +366,7 @@ class JointNAS:
             objectives=self._planner.objectives,
             score_constraints=self._settings.score_constraints,
             worst_costs=self._planner.worst_costs,
+            first_parts=len(self._batches.schedule.first_parts),
         )
 
     def evolve(

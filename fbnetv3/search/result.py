@@ -88,6 +88,8 @@ class SearchResult:
         rungs: State of each rung; (): the candidates trained in one go.
         score_constraints: Bounds on scores of the evaluations. Trials that violate them are never
             the best one or on the Pareto front.
+        first_parts: Number of parts in which the first batch is proposed: trials with ``batch`` 0
+            to ``first_parts - 1`` belong to it.
     """
 
     trials: list[Trial]
@@ -104,6 +106,7 @@ class SearchResult:
     worst_costs: dict[str, float] = field(default_factory=dict)
     rungs: tuple[Rung, ...] = ()
     score_constraints: tuple[Constraint, ...] = ()
+    first_parts: int = 1
 
     @property
     def complete(self) -> list[Trial]:

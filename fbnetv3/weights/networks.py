@@ -85,6 +85,17 @@ def num_classes_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -
     return imagenet.NUM_CLASSES if classes is None else len(classes)
 
 
+def has_several_labels(metadata: Mapping[str, Any]) -> bool:
+    """Returns whether the images that a classifier was trained on may have several classes.
+
+    The probability of each class is then a sigmoid of its logit instead of a softmax of all logits.
+
+    Args:
+        metadata: Metadata of the file; files of classifiers with one class per image have no entry.
+    """
+    return metadata.get("several_labels") is True
+
+
 def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the preprocessing in a file's metadata, or in the config that it contains.
 

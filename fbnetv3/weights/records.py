@@ -73,6 +73,8 @@ class WeightRecord:
         num_classes: Number of classes of the classifier.
         classes: Names of the classes; ``("imagenet",)`` stands for those of ImageNet. None:
             unknown.
+        several_labels: Whether an image may have several classes. The probability of each class is
+            then a sigmoid of its logit instead of a softmax of all logits.
         dataset: Name of the data set of the metrics; None: unknown.
         metrics: Accuracies by name, such as ``{"top1": Metric(79.6, "quoted")}``.
         macs_m: Quoted multiply-adds in millions; None if none are quoted.
@@ -104,6 +106,7 @@ class WeightRecord:
     std: tuple[float, float, float] = imagenet.STD
     num_classes: int = imagenet.NUM_CLASSES
     classes: tuple[str, ...] | None = None
+    several_labels: bool = False
     dataset: str | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict, hash=False)
     macs_m: float | None = None
@@ -164,6 +167,7 @@ def _check(record: WeightRecord) -> None:
     _require(record, "layout", LAYOUTS)
     _require(record, "interpolation", INTERPOLATIONS)
     _require(record, "variant", (None, *scaling.VARIANTS))
+    _require(record, "several_labels", (False, True))
     problem = None
     if (record.url is None) == (record.path is None):
         problem = "needs either url or path"
@@ -174,6 +178,8 @@ def _check(record: WeightRecord) -> None:
             "resolution must be above 0 and at most resize; they are "
             f"{record.resolution} and {record.resize}"
         )
+    elif record.several_labels and "top1" in record.metrics:
+        problem = "top1 is not a score of images with several labels; leave it out (--top1)"
     elif bad := [k for k, m in record.metrics.items() if m.source not in METRIC_SOURCES]:
         problem = f"metrics {bad} must have source {' or '.join(METRIC_SOURCES)}"
     if problem:

@@ -16,7 +16,7 @@ from fbnetv3.io import atomic_write, sha256_of
 from fbnetv3.weights.errors import RecordError
 from fbnetv3.weights.files import read_tensors
 from fbnetv3.weights.metadata import check_metadata
-from fbnetv3.weights.networks import arch_of, preprocessing_of
+from fbnetv3.weights.networks import arch_of, has_several_labels, preprocessing_of
 from fbnetv3.weights.packaged import package_dir
 from fbnetv3.weights.records import WeightRecord, record_from_dict
 from fbnetv3.weights.safetensors_header import sorted_header
@@ -29,7 +29,7 @@ def make_entry(
 
     Args:
         path: The ``.safetensors`` file that a training exported. Its metadata contain the names of
-            the classes and the preprocessing.
+            the classes, whether images may have several of them, and the preprocessing.
         name, tag: Name of the network, and tag of the weights.
         fields: Further fields of the record that are not None: ``variant``, ``width``, ``depth``,
             ``dataset``, ``metrics`` and ``note``.
@@ -55,9 +55,9 @@ def make_entry(
             f"{path} contains no names of classes; add the .safetensors file that training exports"
         )
     entry: dict[str, Any] = {"name": name, "tag": tag}
-    entry |= {key: value for key, value in fields.items() if value is not None}
-    entry |= preprocessing_of(metadata)
+    entry |= {k: v for k, v in fields.items() if v is not None} | preprocessing_of(metadata)
     entry |= {"num_classes": len(classes), "classes": list(map(str, classes))}
+    entry |= {"several_labels": True} if has_several_labels(metadata) else {}
     entry["path"] = f"{name}.{tag}.safetensors"
     entry |= {"sha256": sha256_of(path), "size": Path(path).stat().st_size}
     _check_arch(_record(entry), arch_of(metadata, None, path), path)

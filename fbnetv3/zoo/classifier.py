@@ -21,7 +21,12 @@ from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.errors import WeightsFileError
 from fbnetv3.weights.load import read_weights
 from fbnetv3.weights.metadata import check_metadata
-from fbnetv3.weights.networks import arch_of, num_classes_of, preprocessing_of
+from fbnetv3.weights.networks import (
+    arch_of,
+    has_several_labels,
+    num_classes_of,
+    preprocessing_of,
+)
 from fbnetv3.weights.records import find_record
 from fbnetv3.zoo import api
 from fbnetv3.zoo.preprocess import preprocessing
@@ -112,9 +117,11 @@ def from_zoo(name: str) -> Classifier:
         DownloadError: The weights cannot be downloaded, or their file is damaged.
     """
     record = find_record(name)
-    model = api.build_model(record.full_name, pretrained=True).eval()
-    classes = _class_names(record.class_names(), record.num_classes, record.full_name)
-    return Classifier(model, preprocessing(record.full_name).transform(), classes, record.full_name)
+    source = record.full_name
+    model = api.build_model(source, pretrained=True).eval()
+    classes = _class_names(record.class_names(), record.num_classes, source)
+    transform = preprocessing(source).transform()
+    return Classifier(model, transform, classes, source, record.several_labels)
 
 
 def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classifier:
@@ -148,9 +155,8 @@ def from_file(path: str | os.PathLike[str], model: str | None = None) -> Classif
     saved = metadata.get("classes")
     names = tuple(map(str, saved)) if saved else None
     classes = _class_names(names, num_classes, os.fspath(path))
-    several = metadata.get("several_labels") is True
     transform = _transform(metadata, arch, model)
-    return Classifier(network, transform, classes, os.fspath(path), several)
+    return Classifier(network, transform, classes, os.fspath(path), has_several_labels(metadata))
 
 
 def _class_names(names: tuple[str, ...] | None, count: int, source: str) -> tuple[str, ...]:

@@ -151,7 +151,8 @@ class HubClassifier(
         record, classifier = find_record(name), from_zoo(name)
         config = {key: getattr(record, key) for key in _PREPROCESSING}
         config |= {"mean": list(record.mean), "std": list(record.std)}
-        model = cls(arch=record.arch().to_dict(), classes=list(classifier.classes), **config)
+        config |= {"classes": list(classifier.classes), "several_labels": record.several_labels}
+        model = cls(arch=record.arch().to_dict(), **config)
         model.network = classifier.model
         model.facts = facts_of_record(record)
         return model.eval()

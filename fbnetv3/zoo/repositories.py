@@ -20,7 +20,12 @@ from fbnetv3.io import atomic_write, read_file
 from fbnetv3.weights.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from fbnetv3.weights.load import Weights, read_weights
 from fbnetv3.weights.metadata import check_metadata
-from fbnetv3.weights.networks import arch_of, num_classes_of, preprocessing_of
+from fbnetv3.weights.networks import (
+    arch_of,
+    has_several_labels,
+    num_classes_of,
+    preprocessing_of,
+)
 from fbnetv3.weights.records import Metric
 from fbnetv3.weights.run_folder import EXPORTED, exported_weights
 from fbnetv3.zoo.cards import CLASSIFICATION, DETECTION, CardFacts, card_text
@@ -58,7 +63,7 @@ def classifier_config(weights: Weights, path: str | os.PathLike[str]) -> dict[st
         "interpolation": saved.get("interpolation", "bilinear"),
         "mean": list(saved.get("mean", imagenet.MEAN)),
         "std": list(saved.get("std", imagenet.STD)),
-        "several_labels": metadata.get("several_labels") is True,
+        "several_labels": has_several_labels(metadata),
     }
 
 

@@ -18,11 +18,9 @@ pytest.importorskip("detectron2")
 
 from fbnetv3.config import get_cfg
 from fbnetv3.config.archs import arch_from_config
-from fbnetv3.search import Constraint
 from fbnetv3.search.fbnet.commands import resume_command
 from fbnetv3.search.fbnet.config_file import read_search_config
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.winners import winner_name
 
 
 def _report_of(run: Path) -> str:
@@ -221,11 +219,3 @@ def test_budgets_that_cannot_be_met(
     search_run: Path, capsys: pytest.CaptureFixture[str], budget: list[str], message: str
 ) -> None:
     assert message in error_line(capsys, ["--evolve", str(search_run), *budget])
-
-
-def test_winners_are_named_by_their_budget() -> None:
-    macs, latency = Constraint("macs", upper=1.5e6), Constraint("latency_ms", upper=2.5)
-    assert winner_name([macs]) == "best_macs_1.5M"
-    assert winner_name([latency]) == "best_latency_2.5ms"
-    assert winner_name([macs, latency]) == "best_macs_1.5M_latency_2.5ms"
-    assert winner_name([Constraint("params", lower=2.0), macs]) == "best_macs_1.5M"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from fbnetv3.cli import run_main
 from fbnetv3.cli.train import main, make_parser
@@ -104,6 +106,43 @@ def test_the_data_sets_of_a_classifier_are_checked(shell: Shell) -> None:
     assert stderr.count("3 of 3 images are broken") == 2
     assert "the lines above name them" in stderr
     assert not shell.out.exists()
+
+
+def test_a_stream_is_not_called_valid(shell: Shell, tmp_path: Path) -> None:
+    """A config names no streams, whose images are not checked."""
+    code = tmp_path / "my_stream.py"
+    code.write_text(
+        "from fbnetv3 import register_dataset\nfrom fbnetv3.data import ImageStream\n\n\n"
+        '@register_dataset("a_stream_to_check")\ndef stream():\n'
+        "    return ImageStream([], 1, num_classes=10)\n"
+    )
+    line = shell.error("--check-data", "--import", str(code), "DATASETS.TRAIN", "a_stream_to_check")
+    assert "data set a_stream_to_check is a stream; pass it to fbnetv3.train" in line
+
+
+def test_the_images_of_a_detector_are_decoded(shell: Shell, capsys: Any) -> None:
+    pytest.importorskip("detectron2")
+    content = io.BytesIO()
+    Image.effect_noise((32, 32), 50).convert("RGB").save(content, "JPEG")
+    ids, image = range(40), {"width": 32, "height": 32}  # more images than the picture shows
+    for i in ids:
+        (shell.folder / f"{i}.jpg").write_bytes(content.getvalue())
+    (shell.folder / "39.jpg").write_bytes(content.getvalue()[:-400])  # its header is intact
+    box = {"category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    coco = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", **image} for i in ids],
+        "annotations": [{"id": i + 1, "image_id": i, **box} for i in ids],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (shell.folder / "boxes.json").write_text(json.dumps(coco))
+    entry = ["mine", str(shell.folder / "boxes.json"), str(shell.folder)]
+    config = ["--config-file", "model_zoo/detection/retinanet_fbnetv3_a0_digits.yaml"]
+    data = ["DATASETS.COCO", str([entry]), "DATASETS.TRAIN", "mine", "DATASETS.TEST", "mine"]
+    more = ["OUTPUT_DIR", str(shell.out), "DATA.CHECK_IMAGES", "False"]
+    assert run_main(main, [*config, "--check-data", *data, *more]) == 2
+    stdout, stderr = capsys.readouterr()
+    assert "valid" not in stdout
+    assert "39.jpg" in stderr.strip().splitlines()[-1]
 
 
 def test_options_may_follow_key_value_pairs(shell: Shell) -> None:

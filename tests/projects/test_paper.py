@@ -20,7 +20,7 @@ from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
 from fbnetv3.search.fbnet.config_file import read_search_config
 from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.space import FBNetSpace
-from fbnetv3.search.fbnet.winners import winner_name
+from fbnetv3.search.fbnet.winner_names import winner_name
 from projects.paper import rehearsal
 
 ROOT = Path(__file__).parents[2]

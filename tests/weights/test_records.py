@@ -80,6 +80,11 @@ def test_timm_records_follow_timm(letter: str) -> None:
         ({"sha256": "12"}, "64 hexadecimal digits"),
         ({"resize": 16}, "they are 32 and 16"),
         ({"metrics": {"top1": {"value": 1.0, "source": "heard"}}}, "measured or quoted"),
+        (
+            {"several_labels": True, "metrics": {"top1": {"value": 1.0, "source": "measured"}}},
+            r"top1 is not a score of images with several labels; leave it out \(--top1\)",
+        ),
+        ({"several_labels": "yes"}, "several_labels is 'yes'; allowed: False, True"),
         ({"interpolation": "x"}, "interpolation is 'x'; allowed"),
         ({"tag": None, "licence": None}, None),
     ],

@@ -60,12 +60,12 @@ def detector_statistics(
 
     Raises:
         SearchError: The function is needed, but the config's detector is no RetinaNet on an FBNet
-            with a pyramid on C3 to C5 and a head on P3 to P7, so that its costs are unknown.
+            with a pyramid on C3 to C5 and a head on P3 to P7, or INPUT.MIN_SIZE_TEST is 0, so that
+            its costs are unknown.
     """
-    parts = ("fpn_channels", "head_convs")
-    varies = space.has_architecture or space.sets_resolution
-    if not varies and not any(isinstance(space.detector.get(name), Ref) for name in parts):
+    if not _has_costs(space):
         return None
+    check_input_size(space, cfg)
     if not has_known_costs(cfg):
         raise SearchError(
             "the space sets the architecture or resolution of a detector, whose costs are known "
@@ -75,6 +75,37 @@ def detector_statistics(
         )
     _check_features(cfg)
     return DetectorStatistics(space, cfg, num_classes, aspect_ratio, latency)
+
+
+def _has_costs(space: FBNetSpace) -> bool:
+    """Returns whether the costs of a space's detectors may differ."""
+    parts = (space.detector.get(name) for name in ("fpn_channels", "head_convs"))
+    has_variable = any(isinstance(part, Ref) for part in parts)
+    return space.has_architecture or space.sets_resolution or has_variable
+
+
+def check_input_size(space: FBNetSpace, cfg: CfgNode) -> None:
+    """Checks that detectors resize their images, if their costs or sizes depend on it.
+
+    Args:
+        space: Space of the candidates.
+        cfg: Config with which winners are trained (see :func:`final_training`). Candidates have the
+            same INPUT.MIN_SIZE_TEST if the space sets the resolution (see :func:`check_final`).
+
+    Raises:
+        SearchError: INPUT.MIN_SIZE_TEST is 0, with which images keep their sizes, but the space
+            sets the resolution, or the costs of its detectors may differ.
+    """
+    if cfg.INPUT.MIN_SIZE_TEST == 0 and _has_costs(space):
+        reason = (
+            "the space sets the resolution, to which all sizes of INPUT keep their ratio"
+            if space.sets_resolution
+            else "the costs of the space's detectors are those of an image of this size"
+        )
+        raise SearchError(
+            f"INPUT.MIN_SIZE_TEST is 0 (images keep their sizes), but {reason}; give the length of "
+            "the shorter side of resized images in pixels, such as 800"
+        )
 
 
 def _check_features(cfg: CfgNode) -> None:

@@ -11,7 +11,8 @@ from fbnetv3.search.errors import InfeasibleError, SearchError
 from fbnetv3.search.fbnet.bounds import budgets_from_config, constraints_from_config
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.run_folder import RunFolder
-from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, winner_name, write_winner
+from fbnetv3.search.fbnet.winner_names import winner_name
+from fbnetv3.search.fbnet.winners import Winner, cost_text, score_line, write_winner
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.result import Candidate
 from fbnetv3.search.space.constraints import Constraint
@@ -59,13 +60,13 @@ def evolve_winners(
             )
             raise FBNetError(f"{text}: {error}{_advice(error, setup, bounds, drop)}") from None
         facts = _facts(search, best, complete, _bounds_text(setup, bounds, drop))
-        winners.append(write_winner(setup, folder, _name(setup, bounds), best.config, facts))
+        winners.append(write_winner(setup, folder, _name(setup, bounds, drop), best.config, facts))
     return winners
 
 
-def _name(setup: SearchSetup, bounds: Sequence[Constraint]) -> str:
+def _name(setup: SearchSetup, bounds: Sequence[Constraint], drop: Sequence[str]) -> str:
     """Returns a name for a winner that differs from those of the search's own budgets."""
-    name = winner_name(bounds)
+    name = winner_name(bounds, drop)
     is_taken = name in {winner_name([budget]) for budget in budgets_from_config(setup.cfg)}
     return f"{name}_evolved" if is_taken else name
 

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +67,20 @@ class Mirror:
             self._files.rm_file(name)
         except Exception as error:  # drivers may raise anything
             raise self._error("write", error) from error
+
+    def existing(self, names: Iterable[str]) -> Iterator[str]:
+        """Yields the names of subfolders that exist, in the given order.
+
+        Raises:
+            StorageUnavailableError: The URI cannot be read.
+        """
+        for name in names:
+            try:
+                is_there = self._files.isdir(f"{self._root}/{name}")
+            except Exception as error:  # drivers may raise anything
+                raise self._error("read", error) from error
+            if is_there:
+                yield name
 
     @contextmanager
     def folder(self, name: str) -> Iterator[tuple[Path, Copy]]:

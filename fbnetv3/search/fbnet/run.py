@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from fbnetv3.config import CfgNode
 from fbnetv3.config.changes import changes_yaml
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.candidates_file import enqueue_all, read_candidates
+from fbnetv3.search.fbnet.candidates_folder import candidates_place
 from fbnetv3.search.fbnet.config import SearchSetup, executor_from_config
 from fbnetv3.search.fbnet.config_file import read_run_config
 from fbnetv3.search.fbnet.datasets import counts_iterations
@@ -22,7 +22,6 @@ from fbnetv3.search.fbnet.evaluator import evaluator_from_config
 from fbnetv3.search.fbnet.evolve import Budget, evolve_winners
 from fbnetv3.search.fbnet.identity import file_hashes, values_affecting_scores
 from fbnetv3.search.fbnet.keys import EXTENSIBLE_KEYS, get_search_cfg
-from fbnetv3.search.fbnet.mirror import Mirror, is_uri
 from fbnetv3.search.fbnet.opening import (
     build_search,
     open_search,
@@ -243,7 +242,7 @@ def _run(
     logged = None if start.restore is None else _read_log(start.restore, scored_by)
     executor, budget = executor_from_config(cfg), TimeBudget(node.MAX_HOURS)
     check_trainings(setup)
-    candidates = _candidates_folder(cfg, folder, scored_by)
+    candidates = candidates_place(cfg, folder, scored_by, logged and logged.config)
     search, placement = build_search(setup, executor), placement_from_config(cfg)
     progress = SearchProgress(
         search.size,
@@ -297,21 +296,6 @@ def _run_within(
             "(SOLVER.MAX_EPOCHS, DATA.TRAIN_LIMIT) in a new OUTPUT_DIR"
         )
     return result
-
-
-def _candidates_folder(cfg: CfgNode, folder: RunFolder, scored_by: dict[str, Any]) -> str:
-    """Returns the folder or URI of the candidates; a URI is checked to be writable.
-
-    Several searches may use the same SEARCH.CANDIDATES. Their candidates can have the same ids but
-    different scores, so each search has its own subfolder, named by a hash of its config.
-    """
-    place = str(folder.candidates)
-    if cfg.SEARCH.CANDIDATES:
-        name = hashlib.sha256(json.dumps(scored_by, sort_keys=True).encode()).hexdigest()[:12]
-        place = f"{cfg.SEARCH.CANDIDATES.rstrip('/')}/{name}"
-    if is_uri(place):
-        Mirror(place).check()
-    return place
 
 
 def _read_log(folder: str | os.PathLike[str], scored_by: dict[str, Any]) -> LoggedSearch:

@@ -20,7 +20,7 @@ from fbnetv3.search.storage.database import sqlite_url
 from fbnetv3.search.storage.study_lock import FileLock
 from fbnetv3.user_code import RECORD, record_user_code, user_code_changes
 
-_WINNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_WINNER = re.compile(r"\w[\w.+-]*")
 """Allowed names of winners: candidates that are written as configs, ``NAME.yaml`` in the folder."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3.registries import SPACES
+from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.space_file import named, naming_source, read_space_table
@@ -18,18 +19,25 @@ def open_space(name: str, fixed: Mapping[str, Any], network: str, side: int) -> 
 
     Args:
         name: Name of a packaged or registered space, or path of a yaml.
-        fixed: Mapping from variable to its fixed value; see SEARCH.FIX. It has no effect on a space
-            that is registered as a :class:`TableSpace`, which is returned as it is.
+        fixed: Mapping from variable to its fixed value; see SEARCH.FIX. It must be empty for a
+            space that is registered as a :class:`TableSpace`, which is returned as it is.
         network: MODEL.ARCH of the config, for a space of arguments that names no network.
         side: Side of the images in pixels, unless the space sets it.
 
     Raises:
-        SearchError: The space cannot be read, or is invalid.
+        SearchError: The space cannot be read, or is invalid; or ``fixed`` has variables of a space
+            that is registered as a :class:`TableSpace`.
     """
     path: str | Path = f"space {name}"
     if name in SPACES:
         table = SPACES.get(name)()
         if isinstance(table, TableSpace):
+            if fixed:
+                raise SearchError(
+                    f"SEARCH.FIX fixes {', '.join(fixed)} of the space {name}, which is registered "
+                    f"as a finished {type(table).__name__}; give it fixed= where it is made, or "
+                    'return its table, and set SEARCH.FIX "[]"'
+                )
             return table
         table = named(table, name) if isinstance(table, Mapping) else table
     else:

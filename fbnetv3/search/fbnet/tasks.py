@@ -14,7 +14,12 @@ from fbnetv3.config.recipes import RECIPE_KEYS
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.fbnet.config import SearchSetup, settings_from_config
 from fbnetv3.search.fbnet.datasets import num_classes_from_config
-from fbnetv3.search.fbnet.detector_costs import check_final, detector_statistics, final_training
+from fbnetv3.search.fbnet.detector_costs import (
+    check_final,
+    check_input_size,
+    detector_statistics,
+    final_training,
+)
 from fbnetv3.search.fbnet.network_space import NetworkSpace
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.rungs import check_rungs
@@ -135,7 +140,10 @@ def check_task(setup: SearchSetup) -> None:
         SearchError: The space sets a value that the trainings do not read or that SEARCH.FINAL sets
             too; the space sets the length of the trainings twice, or although SEARCH.RUNGS,
             SEARCH.EARLY_STOP or the schedule forbids it; or the search is over detectors, and the
-            networks of its space are not FBNets. The message names the cause.
+            networks of its space are not FBNets, or INPUT.MIN_SIZE_TEST is 0 although their costs
+            or sizes depend on it. The message names the cause.
+        ConfigError: SEARCH.FINAL of a search over detectors has an unknown key, or a value of the
+            wrong type.
     """
     cfg = setup.cfg
     check_rungs(cfg, [*setup.space.recipe_fields, *setup.space.detector])
@@ -151,6 +159,7 @@ def check_task(setup: SearchSetup) -> None:
         return
     space = space_of_detectors(setup)
     check_final(space, list(cfg.SEARCH.FINAL))
+    check_input_size(space, final_training(cfg, setup.training))
     for field in space.recipe_fields:
         reason = unread_reason(cfg, RECIPE_KEYS.get(field, ""))
         if reason.startswith("not read"):

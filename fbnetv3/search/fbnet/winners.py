@@ -17,6 +17,7 @@ from fbnetv3.search.fbnet.detector_costs import DetectorStatistics
 from fbnetv3.search.fbnet.run_folder import RunFolder
 from fbnetv3.search.fbnet.tasks import statistics_of
 from fbnetv3.search.fbnet.trainings import winner_config
+from fbnetv3.search.fbnet.winner_names import winner_name
 from fbnetv3.search.fbnet.winner_trainings import choose_training, holds_run
 from fbnetv3.search.result import SearchResult
 from fbnetv3.search.space.constraints import Constraint
@@ -167,23 +168,6 @@ def _front_name(trial: Trial) -> str:
     """Returns the name of a trial's config; trials of a warm start have negative numbers."""
     number = trial.number
     return f"trial_{number}" if number >= 0 else f"trial_warm{-number}"
-
-
-def winner_name(bounds: Sequence[Constraint]) -> str:
-    """Returns the name of the winner for a budget, by its upper bounds.
-
-    Examples are ``best_macs_1.5M``, ``best_latency_2ms`` and ``best_macs_450M_latency_5ms``.
-    Without upper bounds, the name is ``best_evolved``.
-    """
-    names = [_bound_name(bound) for bound in bounds if bound.upper is not None]
-    return "_".join(["best", *(names or ["evolved"])])
-
-
-def _bound_name(bound: Constraint) -> str:
-    statistic, _, unit = bound.name.partition("_")
-    if unit:
-        return f"{statistic}_{bound.upper:g}{unit}"
-    return f"{statistic}_{(bound.upper or 0.0) / 1e6:g}M"
 
 
 def score_line(trial: Trial) -> str:

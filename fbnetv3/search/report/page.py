@@ -217,7 +217,8 @@ def _early_stop(result: SearchResult) -> tuple[EarlyStop | None, bool]:
         return result.early_stop, True
     if result.rungs:
         return None, False
-    reports = [t.reports for t in result.trials if t.state == "complete" and t.batch == 0]
+    complete = [t for t in result.trials if t.state == "complete"]
+    reports = [t.reports for t in complete if 0 <= t.batch < result.first_parts]
     return find_early_stop(reports, _UNREACHABLE, result.early_stop_over, result.direction), False
 
 

@@ -26,7 +26,6 @@ from fbnetv3.search.fbnet.config import (
 from fbnetv3.search.fbnet.datasets import score_name
 from fbnetv3.search.fbnet.identity import file_hashes, values_affecting_scores
 from fbnetv3.search.fbnet.keys import get_search_cfg
-from fbnetv3.search.fbnet.winners import winner_name
 
 
 @pytest.mark.parametrize(
@@ -154,11 +153,6 @@ def test_a_registered_evaluator_has_scores_without_unit() -> None:
     cfg = get_search_cfg()
     cfg.SEARCH.EVALUATOR = "mine"
     assert score_name(cfg) == "score"
-
-
-def test_winners_without_upper_bounds_do_not_replace_the_best() -> None:
-    assert winner_name([]) == winner_name([Constraint("macs", lower=1e6)]) == "best_evolved"
-    assert winner_name([Constraint("macs", lower=1e6, upper=2e6)]) == "best_macs_2M"
 
 
 def test_a_teacher_and_initial_weights_are_hashed(tmp_path: Path) -> None:

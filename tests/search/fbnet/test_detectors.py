@@ -195,6 +195,50 @@ def test_the_final_training_keeps_what_was_searched(key: str, value: int, search
         check_task(setup)
 
 
+_UNSIZED = ["INPUT.MIN_SIZE_TEST", 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "opts", "message"),
+    [
+        ("resolution: {range: [64, 96, 32]}", _UNSIZED, "the space sets the resolution"),
+        (
+            "{resolution: 64, recipe: {lr: {range: [0.1, 1]}}}",
+            _UNSIZED,
+            "the space sets the resolution",
+        ),
+        ("detector: {head_convs: {range: [1, 2]}}", _UNSIZED, "the costs of the space's detectors"),
+        (
+            "detector: {fpn_channels: {choices: [32, 48]}}",
+            ["SEARCH.FINAL", _UNSIZED],
+            "the costs of the space's detectors",
+        ),
+    ],
+)
+def test_costs_and_resolutions_need_a_size_of_images(
+    tmp_path: Path, text: str, opts: list[Any], message: str
+) -> None:
+    setup = _setup(*_space_opts(tmp_path, text), "SEARCH.FINAL", [], *opts)
+    for check in (check_task, statistics_of):
+        with pytest.raises(SearchError, match=rf"^INPUT\.MIN_SIZE_TEST is 0 .*, but {message}"):
+            check(setup)
+
+
+def test_a_recipe_alone_needs_no_size_of_images(tmp_path: Path) -> None:
+    setup = _setup(*_space_opts(tmp_path, "recipe: {lr: {range: [0.01, 0.1]}}"), *_UNSIZED)
+    check_task(setup)
+    assert statistics_of(setup) is None
+
+
+def test_costs_are_those_of_the_final_size_of_images(tmp_path: Path) -> None:
+    opts = [*_UNSIZED, "SEARCH.FINAL", ["INPUT.MIN_SIZE_TEST", 160]]
+    setup = _setup(*_space_opts(tmp_path, "detector: {head_convs: {range: [1, 2]}}"), *opts)
+    check_task(setup)
+    statistics = statistics_of(setup)
+    assert statistics is not None
+    assert statistics([{"head_convs": 1}])["macs"][0] > 0
+
+
 def test_a_classifier_has_no_group_detector(tmp_path: Path) -> None:
     opts = _space_opts(tmp_path, "detector: {fpn_channels: {range: [32, 64]}}")
     cfg = get_search_cfg()

@@ -254,6 +254,9 @@ def test_spaces_of_each_kind_are_opened(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert space.space["act"].size == 1
     monkeypatch.setitem(SPACES._entries, "finished", lambda: space)
     assert open_space("finished", {}, "", 8) is space
+    message = r"SEARCH\.FIX fixes act, x of the space finished, .* a finished NetworkSpace; give"
+    with pytest.raises(SearchError, match=message):
+        open_space("finished", {"act": "silu", "x": 1}, "", 8)
     path = tmp_path / "space.yaml"
     path.write_text("arguments: {act: {choices: [relu, silu]}}\n")
     named = open_space(str(path), {}, "my/net?bias=true", 8)

@@ -200,6 +200,28 @@ def test_the_curve_is_shown_where_early_stopping_is_off() -> None:
     assert "No early stop is in use: it is off" in text
 
 
+@pytest.mark.parametrize(
+    ("parts", "batch_size", "iterations"), [(1, 8, 2), (2, 16, 2), (3, 48, 1), (4, 16, 2)]
+)
+def test_the_curve_is_that_of_all_parts_of_the_first_batch(
+    parts: int, batch_size: int, iterations: int
+) -> None:
+    """It is the same as with early stopping, which ranks the whole first batch."""
+    changes = {"batch_size": batch_size, "iterations": iterations, "finalists": 0}
+    shown = []
+    for threshold in (0.92, None):
+        search = problem.search(first_parts=parts, early_stop_threshold=threshold, **changes)
+        while sum(t.state == "complete" for t in search.trials) < batch_size:
+            for trial in search.ask():
+                search.tell([trial], [problem.evaluate(trial)])
+        result = search.result()
+        assert result.first_parts == parts
+        page = _page(search.space, result).text
+        chart = page.split(">Rank correlation by epoch<")[1].split("</figure>")[0]
+        shown.append(re.findall(r"epoch \d+: -?\d\.\d{3}", chart))
+    assert shown[0] == shown[1] != []
+
+
 def test_trials_are_listed_with_the_unit_of_their_scores(
     searched: tuple[JointNAS, SearchResult],
 ) -> None:
