@@ -61,6 +61,10 @@ def test_data_of_an_import(tiny: Callable[..., CfgNode], tmp_path: Path, capsys:
     assert "'test/one_of_each' is neither a registered name" in capsys.readouterr().err
     assert run_main(main, [*argv, "--import", str(tmp_path / "my_data.py")]) == 0
     assert json.loads((tmp_path / "report" / "scores.json").read_text())["images"] == 10
+    for option, value in (("--threshold", "0.9"), ("--threshold", "0"), ("--images", "photos")):
+        assert run_main(main, [*argv, option, value]) == 2
+        error = capsys.readouterr().err
+        assert error == f"error: {option} has no effect with a classifier; leave it out\n"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,14 @@ def test_a_detector_on_images_of_its_kind(tmp_path: Path, capsys: Capture, data_
     argv += ["--images", str(data_root / "bccd/images"), "--output", str(tmp_path / "report")]
     assert run_main(main, [*argv, "--tta", "flip"]) == 2
     assert "--tta is for classifiers" in capsys.readouterr().err
+    for options, message in (
+        (["--bins", "9"], "--bins has no effect with a detector; leave it out"),
+        (["--ignore-class-names"], "--ignore-class-names has no effect with a detector; leave it"),
+        (["--data", "bccd_test"], "--images has no effect with --data bccd_test, which is no COCO"),
+    ):
+        assert run_main(main, [*argv, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not any((tmp_path / "report").iterdir())
     assert run_main(main, [*argv, "--device", "cpu", "--worst", "2"]) == 0
     scores = json.loads((tmp_path / "report" / "scores.json").read_text())
     assert 30 < scores["AP"] < 90
