@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli import run_main
+from fbnetv3.cli import predict, run_main
 from fbnetv3.cli.evaluate import main
 from fbnetv3.config import CfgNode
 from fbnetv3.training import evaluate
@@ -105,3 +105,13 @@ def test_a_detector_on_images_of_its_kind(tmp_path: Path, capsys: Capture, data_
     scores = json.loads((tmp_path / "report" / "scores.json").read_text())
     assert 30 < scores["AP"] < 90
     assert scores["AP50"] > scores["AP75"]
+    images = [str(data_root / "bccd/images" / image["file_name"]) for image in tree["images"]]
+    options = [
+        "--annotations",
+        str(tmp_path / "few.json"),
+        "--output",
+        str(tmp_path / "boxes.json"),
+    ]
+    assert run_main(predict.main, [*images, *argv[:2], *options, "--device", "cpu"]) == 0
+    written = (tmp_path / "report" / "results.json").read_text()
+    assert written == (tmp_path / "boxes.json").read_text()
