@@ -21,6 +21,7 @@ from fbnetv3.cli.benchmark_tables import (
     result_table,
     table_report,
 )
+from fbnetv3.cli.effects import given_without_effect, no_effect
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.cli.option_types import integer
 from fbnetv3.cli.version_option import version_option
@@ -122,10 +123,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _check_effects(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Refuses options that differ from their default but have no effect."""
     what = _what_is_measured(arguments)
-    for name, value in vars(arguments).items():
-        if value != parser.get_default(name) and name not in _OPTIONS[what] | _ALWAYS:
-            option = "MODEL" if name == "more_models" else f"--{name.replace('_', '-')}"
-            parser.error(f"{option} has no effect with {what}; leave it out")
+    name = given_without_effect(parser, arguments, _OPTIONS[what] | _ALWAYS)
+    if name is not None:
+        parser.error(no_effect(name, what).replace("--more-models", "MODEL"))
 
 
 def _what_is_measured(arguments: argparse.Namespace) -> str:

@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fbnetv3.cli import printable, run_main
+from fbnetv3.cli.effects import given_without_effect, no_effect
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.cli.option_types import integer, share
 from fbnetv3.cli.version_option import version_option
+from fbnetv3.evaluation.errors import EvaluationError
 from fbnetv3.io import check_writable
 from fbnetv3.predictions.networks import check_source, load_network
 from fbnetv3.requires import require_installed
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
     from fbnetv3.evaluation.run import EvaluateOptions
 
 AUGMENTATIONS = ("flip", "scales", "crops")
+# options that have an effect, by the kind of the network
+_SOURCE = {"model", "weights", "data", "output", "imports"}
+_BOTH = _SOURCE | {"worst", "skip_broken", "device", "batch_size"}
+_OPTIONS = {
+    "a classifier": _BOTH | {"tta", "bins", "ignore_class_names"},
+    "a detector": _BOTH | {"images", "threshold", "tta"},  # tta: an error of its own
+}
 _DESCRIPTION = """\
 Evaluate a classifier or a detector on a data set, and write what explains its score.
 
@@ -43,8 +52,8 @@ examples:
 """
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-evaluate",
         description=_DESCRIPTION,
@@ -54,6 +63,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     _source_arguments(parser)
     _option_arguments(parser)
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
         parser.error("one of --model NAME[.TAG] and --weights FILE is required")
@@ -106,6 +121,18 @@ def _option_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=integer(1), metavar="N", help=batch)
 
 
+def _check_effects(arguments: argparse.Namespace, is_detector: bool) -> None:
+    """Refuses options that differ from their default but have no effect.
+
+    Raises:
+        EvaluationError: An option has no effect with this kind of network.
+    """
+    kind = "a detector" if is_detector else "a classifier"
+    name = given_without_effect(make_parser(), arguments, _OPTIONS[kind])
+    if name is not None:
+        raise EvaluationError(no_effect(name, kind))
+
+
 def _options(arguments: argparse.Namespace) -> EvaluateOptions:
     from fbnetv3.evaluation.run import EvaluateOptions
 
@@ -146,9 +173,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.weights = check_source(arguments.model, arguments.weights)
     check_writable(arguments.output / "scores.json")
     from fbnetv3.evaluation.run import evaluate_network, open_data
+    from fbnetv3.zoo.classifier import Classifier
 
     options = _options(arguments)
     network = load_network(arguments.model, arguments.weights, arguments.device)
+    _check_effects(arguments, not isinstance(network, Classifier))
     data = open_data(network, arguments.data, options)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

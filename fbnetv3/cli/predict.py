@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from fbnetv3._deprecation import warn_deprecated
 from fbnetv3.cli import run_main
+from fbnetv3.cli.effects import given_without_effect, no_effect
 from fbnetv3.cli.imports import import_code, import_option
 from fbnetv3.cli.option_types import integer, share
 from fbnetv3.cli.version_option import version_option
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 _FORMATS = (".csv", ".json")
 _PICTURES = Path("output/predictions")
 _THRESHOLD = 0.3
+# options that have an effect, by the kind of the network
+_BOTH = {"images", "model", "weights", "device", "batch_size", "output", "json", "imports"}
+_OPTIONS = {
+    "a classifier": _BOTH | {"top_k", "topk", "explain", "pictures"},
+    "a detector": _BOTH | {"threshold", "annotations", "pictures", "explain"},  # explain: an error
+}
 _DESCRIPTION = """\
 Print the most probable classes of images, or the boxes that a detector finds. --output writes
 them to a file instead: csv, or json (for a detector, COCO results). Images are read and run in
@@ -51,8 +58,8 @@ examples:
 """
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="fbnetv3-predict",
         description=_DESCRIPTION,
@@ -67,6 +74,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help=images)
     _network_arguments(parser)
     _output_arguments(parser)
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.model is None and arguments.weights is None:
         parser.error("one of --model NAME[.TAG] and --weights FILE is required")
@@ -161,6 +174,34 @@ def _split_output(arguments: argparse.Namespace) -> None:
     arguments.output, arguments.pictures = None, output
 
 
+def _check_effects(arguments: argparse.Namespace, is_detector: bool, folder: Path | None) -> None:
+    """Refuses options that differ from their default but have no effect.
+
+    Args:
+        arguments: Command line.
+        is_detector: Whether the network is a detector.
+        folder: Value of --output if it names a folder; None otherwise.
+
+    Raises:
+        PredictError: An option has no effect.
+    """
+    kind = "a detector" if is_detector else "a classifier"
+    name = given_without_effect(make_parser(), arguments, _OPTIONS[kind])
+    if name is not None:
+        raise PredictError(no_effect(name, kind))
+    if is_detector or arguments.explain or arguments.pictures is None:
+        return
+    if folder is None:
+        raise PredictError(
+            "--pictures has no effect with a classifier without --explain; leave it out, or add "
+            "--explain"
+        )
+    raise PredictError(
+        f"--output {folder} is read as a folder of pictures, which a classifier writes with "
+        "--explain only; give a file such as results.csv or results.json, or add --explain"
+    )
+
+
 def _options(arguments: argparse.Namespace, ids: CocoIds | None) -> PredictOptions:
     from fbnetv3.predictions.run import PredictOptions
 
@@ -246,14 +287,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     import_code(arguments)
+    output = arguments.output
     images, ids = _check(arguments)
     network = load_network(arguments.model, arguments.weights, arguments.device)
     from fbnetv3.predictions.run import predict
     from fbnetv3.zoo.classifier import Classifier
 
     is_detector = not isinstance(network, Classifier)
-    if ids is not None and not is_detector:
-        raise PredictError("--annotations is for detectors; leave it out for a classifier")
+    _check_effects(arguments, is_detector, output if arguments.output is None else None)
     unreadable = 0
     predictions = predict(network, images, _options(arguments, ids))
     prints = arguments.json or arguments.output is None

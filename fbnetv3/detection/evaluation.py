@@ -70,19 +70,33 @@ def evaluate_boxes(
     return BoxScores(overall, {k: v for k, v in per_class.items() if v is not None})
 
 
+def coco_copies(
+    ground_truth: Mapping[str, Any], results: Iterable[Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns copies of ground truth and results for an evaluator, which adds keys to their boxes.
+
+    Args:
+        ground_truth: Ground truth as COCO JSON.
+        results: Detections as COCO results.
+    """
+    annotations = [dict(item) for item in ground_truth["annotations"]]
+    return {**ground_truth, "annotations": annotations}, [dict(result) for result in results]
+
+
 def _evaluator(ground_truth: dict[str, Any], results: Sequence[dict[str, Any]], name: str) -> Any:
+    ground_truth, results = coco_copies(ground_truth, results)
     if name == "faster":
         from faster_coco_eval import COCO, COCOeval_faster
 
         truth = COCO(ground_truth)
-        return COCOeval_faster(truth, truth.loadRes(list(results)), "bbox")
+        return COCOeval_faster(truth, truth.loadRes(results), "bbox")
     from pycocotools.coco import COCO as SlowCOCO
     from pycocotools.cocoeval import COCOeval
 
     slow = SlowCOCO()
     slow.dataset = ground_truth
     slow.createIndex()
-    return COCOeval(slow, slow.loadRes(list(results)), "bbox")
+    return COCOeval(slow, slow.loadRes(results), "bbox")
 
 
 def _sorted_categories(ground_truth: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from fbnetv3.engine.precision import amp_dtype
 from fbnetv3.engine.process import Process, RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
+
+_log = logging.getLogger("fbnetv3")
 
 
 def prepare_detector(
@@ -76,6 +79,8 @@ def _load(
     with key_in_errors("MODEL.WEIGHTS"):
         summary = load_detector_weights(model, weights, cfg, classes=classes, training=training)
     log_summary(summary)
+    if summary.other_input:
+        _log.warning("MODEL.WEIGHTS: %s", summary.other_input)
 
 
 def _task(

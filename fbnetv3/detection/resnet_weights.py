@@ -21,6 +21,7 @@ from torch import Tensor
 from fbnetv3.io import MAX_BYTES, open_regular
 from fbnetv3.weights.errors import WeightsFileError
 
+_TORCHVISION_NAME = "layer1.0.conv1.weight"  # in all of torchvision's ResNets
 _KINDS = "fiub"  # numpy's kinds of floats, integers and booleans, but no objects or records
 
 
@@ -92,8 +93,10 @@ class _Unpickler(pickle.Unpickler):
         return _REPLACEMENTS[module, name]
 
 
-def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
-    """Returns the weights in a ``.pkl`` file of detectron2's model zoo.
+def read_pickled_arrays(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Returns the weights in a ``.pkl`` file of detectron2's model zoo, and their author.
+
+    The author is the entry ``__author__``, such as ``torchvision``; "" if the file has none.
 
     Raises:
         WeightsFileError: The file cannot be read, holds no arrays, or holds code (which is not
@@ -107,6 +110,7 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # unpicklers raise errors of any kind on damaged files
         reason = " ".join(str(error).split())[:120]
         raise WeightsFileError(f"cannot read weights {path}: {reason}") from error
+    author = saved.get("__author__") if isinstance(saved, Mapping) else ""
     for _ in range(2):  # two levels at most, since a dictionary may contain itself
         if isinstance(saved, Mapping) and (inner := saved.get("model", saved.get("blobs"))):
             saved = inner
@@ -117,7 +121,19 @@ def read_pickled_arrays(path: Path) -> dict[str, Tensor]:
     if not arrays:
         raise WeightsFileError(f"{path} holds no arrays")
     no_weights = ("_momentum", "lr", "weight_order")  # endings of what Caffe2 saves beside weights
-    return {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith(no_weights)}
+    tensors = {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith(no_weights)}
+    return tensors, author if isinstance(author, str) else ""
+
+
+def is_torchvision(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bool:
+    """Returns whether weights are those of a ResNet of torchvision.
+
+    Args:
+        tensors: Tensors of a ResNet by name.
+        metadata: Metadata of the file. Files that detectron2's converter has made of torchvision's
+            weights have detectron2's names, and torchvision as their ``author``.
+    """
+    return _TORCHVISION_NAME in tensors or metadata.get("author") == "torchvision"
 
 
 def resnet_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +143,7 @@ def resnet_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors: Tensors with the names of Caffe2 (``res2_0_branch2a_w``), of torchvision
             (``layer1.0.conv1.weight``), or of detectron2.
     """
-    if "layer1.0.conv1.weight" in tensors:
+    if _TORCHVISION_NAME in tensors:
         return {_from_torchvision(key): value for key, value in tensors.items()}
     return dict(zip(convert_basic_c2_names(list(tensors)), tensors.values(), strict=True))
 

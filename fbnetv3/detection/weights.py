@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.utils.file_io import PathManager
@@ -15,6 +16,12 @@ from fbnetv3.data.errors import some
 from fbnetv3.detection.backbone import FBNetBottomUp, table_from_config
 from fbnetv3.detection.class_layers import CLASS_LAYERS, reorder_detector
 from fbnetv3.detection.resnet_weights import read_pickled_arrays, resnet_names
+from fbnetv3.detection.weight_inputs import (
+    classifier_input,
+    detector_input,
+    other_input,
+    resnet_input,
+)
 from fbnetv3.modeling import FBNetClassifier
 from fbnetv3.weights.converters import load_state_dict
 from fbnetv3.weights.download import ZOO_SCHEME
@@ -49,6 +56,8 @@ class DetectorLoadSummary:
         other_classes: How the classes of a detector's weights differ from those of the data; empty
             if no difference is known. If they differ, the layers that depend on them are fresh.
         reordered: Whether the rows of the class layers were put into the data's order of classes.
+        other_input: Keys of the config that give the network other images than those that the
+            weights were trained on, with their values; empty if no difference is known.
     """
 
     source: str
@@ -57,6 +66,7 @@ class DetectorLoadSummary:
     unused: tuple[str, ...]
     other_classes: str = ""
     reordered: bool = False
+    other_input: str = ""
 
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} tensors from {self.source}"]
@@ -84,20 +94,17 @@ def load_detector_weights(
 ) -> DetectorLoadSummary:
     """Loads the weights at ``uri`` into a detector, and returns a summary of the loaded tensors.
 
-    The weights may be those of a detector. If its classes differ from those of the data, the layers
-    that depend on the classes are freshly initialised; if only their order differs, the rows of
-    these layers are reordered. A classifier's weights are loaded into the bottom-up part. They must
-    be weights of the FBNet in MODEL.ARCH, in any layout that weights/converters.py knows, or of the
-    ResNet that the config describes.
+    Layers of a detector that depend on its classes are freshly initialised if these differ from the
+    classes of the data, and their rows are reordered if only the order differs. A classifier's
+    weights are loaded into the bottom-up part: those of the FBNet in MODEL.ARCH, in any layout that
+    weights/converters.py knows, or of the ResNet that the config describes.
 
     Args:
         model: Detector to load into.
-        uri: Address or file of the weights: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME``,
-            ``detectron2://...`` or a path.
+        uri: ``zoo://NAME[.TAG]``, ``hf://OWNER/NAME``, ``detectron2://...`` or a path.
         cfg: Config that the detector was built from.
         classes: Class names of the data; None compares only the number of classes.
-        training: Whether the detector is trained afterwards. Otherwise the weights must be those of
-            a detector with the same classes.
+        training: False for an evaluation, which needs the weights of a detector with these classes.
 
     Raises:
         FBNetError: The weights cannot be downloaded or read, or do not fit. The model is unchanged.
@@ -107,24 +114,35 @@ def load_detector_weights(
         order, difference = compare_classes(weights, classes)
         if classes is not None and difference and not training:
             raise refusal(weights.source, weights.classes, classes)
-        return _load_detector(model, weights, order, difference, training)
-    if not training:
+        summary = _load_detector(model, weights, order, difference, training)
+        needed = detector_input(weights)
+    elif not training:
         raise LoadError(
             f"{weights.source} does not hold a detector; a classifier's weights can start a "
             "training, but predict no boxes to score; give the weights of a trained detector"
         )
-    return _load_classifier(model, weights, cfg)
+    else:
+        summary, needed = _load_classifier(model, weights, cfg)
+    return replace(summary, other_input=other_input(needed, cfg))
 
 
-def _load_classifier(model: nn.Module, weights: Weights, cfg: CfgNode) -> DetectorLoadSummary:
-    """Loads the weights of a classifier into the bottom-up part."""
+def _load_classifier(
+    model: nn.Module, weights: Weights, cfg: CfgNode
+) -> tuple[DetectorLoadSummary, dict[str, Any]]:
+    """Loads the weights of a classifier into the bottom-up part.
+
+    Returns:
+        The summary, and the values of the config for which the weights were trained.
+    """
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     prefix = next(name for name, module in model.named_modules() if module is bottom_up) + "."
     if isinstance(bottom_up, FBNetBottomUp):
+        needed = classifier_input(weights)
         renamed = _fbnet_tensors(weights.tensors, weights.source, cfg)
     else:
+        needed = resnet_input(weights, cfg)
         renamed = resnet_names(weights.tensors)
-    return _load_bottom_up(model, prefix, renamed, weights.source)
+    return _load_bottom_up(model, prefix, renamed, weights.source), needed
 
 
 def _read(uri: str) -> Weights:
@@ -135,7 +153,8 @@ def _read(uri: str) -> Weights:
         _refuse_address(uri)
         path = _downloaded(uri)
     if path.suffix == ".pkl":
-        return Weights(read_pickled_arrays(path), None, uri)
+        tensors, author = read_pickled_arrays(path)
+        return Weights(tensors, None, uri, {"author": author})
     return replace(read_weights(path), source=uri) if "://" in uri else read_weights(path)
 
 

@@ -19,8 +19,9 @@ from fbnetv3.errors import FBNetError
 from fbnetv3.evaluation.classifiers import Report
 from fbnetv3.evaluation.errors import EvaluationError
 from fbnetv3.evaluation.figures import draw_precision_recall
-from fbnetv3.evaluation.tables import write_scores, write_table
+from fbnetv3.evaluation.tables import write_table
 from fbnetv3.predictions.batches import DETECTOR_BATCH, in_threads, memory_errors
+from fbnetv3.predictions.outputs import write_records
 from fbnetv3.weights.classes import class_order, distinct_names, other_classes
 
 if TYPE_CHECKING:  # detectron2 is optional
@@ -90,7 +91,7 @@ def _results(
         outputs = detector.outputs_of_all([image for _, image in batch])
     results = []
     for (image_id, _), output in zip(batch, outputs, strict=True):
-        corners = output["boxes"].float().cpu()
+        corners = output["boxes"].double().cpu()
         # x, y, width, height
         boxes = torch.cat((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
         columns = (boxes.tolist(), output["scores"].tolist(), output["labels"].tolist())
@@ -123,7 +124,7 @@ def report_boxes(
     scores = evaluate_boxes(truth, results, "pycocotools")
     if not scores.overall:
         raise EvaluationError(f"{dataset.name} has no box to score; use data with boxes")
-    write_scores(folder / "results.json", list(results))
+    write_records(folder / "results.json", results)
     columns = ["class", "AP", "AP50"]
     write_table(
         folder / "ap_per_class.csv", columns, ((n, *v) for n, v in scores.per_class.items())
@@ -146,11 +147,14 @@ def _matched(
     """Returns pycocotools' matches at an IoU of 0.5; None if there are no results."""
     if not results:  # which pycocotools refuses
         return None
+    from fbnetv3.detection.evaluation import coco_copies
+
+    truth, copied = coco_copies(truth, results)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
         coco = COCO()
         coco.dataset = truth
         coco.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes(list(results)), "bbox")
+        evaluator = COCOeval(coco, coco.loadRes(copied), "bbox")
         evaluator.params.iouThrs = np.array([IOU])
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()

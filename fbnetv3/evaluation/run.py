@@ -66,8 +66,8 @@ def open_data(
         options: Options, of which ``images`` and ``skip_broken`` are used.
 
     Raises:
-        FBNetError: There is no such data set, it is for another kind of network, or there are
-            augmentations for a detector.
+        FBNetError: There is no such data set, it is for another kind of network, or augmentations
+            or ``images`` are given where they have no effect.
     """
     if isinstance(network, Classifier):
         return build_dataset(name, skip_broken=options.skip_broken)
@@ -81,6 +81,10 @@ def open_data(
     path = find_data(name)
     if path is not None and path.suffix.lower() == ".json":
         dataset = open_coco(path, options.images)
+    elif options.images is not None:
+        raise EvaluationError(
+            f"--images has no effect with --data {name}, which is no COCO json; leave it out"
+        )
     else:
         dataset = build_detection_dataset(name, get_cfg())
     return check_images(dataset, decode=options.skip_broken, skip_broken=options.skip_broken)

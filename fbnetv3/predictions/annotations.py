@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +13,9 @@ from fbnetv3.errors import did_you_mean, one_line
 from fbnetv3.io import read_file
 from fbnetv3.predictions.errors import PredictError
 from fbnetv3.predictions.inputs import ImageFile
+
+Parts = tuple[str, ...]
+"""Folders and name of a file."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,26 @@ def read_ids(path: Path, images: Sequence[ImageFile]) -> tuple[list[ImageFile], 
     standard error.
 
     Raises:
-        PredictError: The file cannot be read, is not COCO json, or has none of the images.
+        PredictError: The file cannot be read, is not COCO json, has a name or an id of an image
+            twice, has none of the images, or has one entry for several of them.
     """
+    by_name, categories = _read_json(path)
+    entries = [(image, _entry(image, by_name)) for image in images]
+    kept = [(image, entry) for image, entry in entries if entry is not None]
+    if not kept:
+        raise PredictError(
+            f"{path} has none of the images, such as {images[0]}; give the json of these images, "
+            "or leave out --annotations"
+        )
+    _refuse_shared_entries(path, kept)
+    if len(kept) < len(images):
+        note = f"{path}: {len(images) - len(kept)} of {len(images)} images are not in it: left out"
+        print(one_line(note), file=sys.stderr)
+    return [image for image, _ in kept], CocoIds([by_name[entry] for _, entry in kept], categories)
+
+
+def _read_json(path: Path) -> tuple[dict[Parts, int], dict[str, int]]:
+    """Returns the ids of the images by the parts of their names, and of the categories by name."""
     try:
         tree = json.loads(read_file(path, "annotations"))
         names = [(_parts(item["file_name"]), int(item["id"])) for item in tree["images"]]
@@ -77,24 +98,58 @@ def read_ids(path: Path, images: Sequence[ImageFile]) -> tuple[list[ImageFile], 
             f"{path} is not COCO json with images (id, file_name) and categories (id, name); give "
             "the annotations of the images"
         ) from error
-    by_name = dict(names)
-    pairs = [(image, _id(image, by_name)) for image in images]
-    kept = [(image, number) for image, number in pairs if number is not None]
-    if not kept:
-        raise PredictError(
-            f"{path} has none of the images, such as {images[0]}; give the json of these images, "
-            "or leave out --annotations"
-        )
-    if len(kept) < len(pairs):
-        note = f"{path}: {len(pairs) - len(kept)} of {len(pairs)} images are not in it: left out"
-        print(one_line(note), file=sys.stderr)
-    return [image for image, _ in kept], CocoIds([number for _, number in kept], categories)
+    _refuse_repetitions(path, names)
+    return dict(names), categories
 
 
-def _parts(file_name: Any) -> tuple[str, ...]:
+def _refuse_repetitions(path: Path, names: Sequence[tuple[Parts, int]]) -> None:
+    """Refuses a json in which two images have the same name or the same id.
+
+    Raises:
+        PredictError: Two images have the same name or the same id.
+    """
+    ids: dict[Parts, int] = {}
+    parts_of: dict[int, Parts] = {}
+    for parts, number in names:
+        if parts in ids:
+            raise PredictError(
+                f"{path}: images {ids[parts]} and {number} have the same file_name "
+                f"{_name(parts)}; each image needs a file_name of its own: correct the json"
+            )
+        if number in parts_of:
+            raise PredictError(
+                f"{path}: the images {_name(parts_of[number])} and {_name(parts)} have the same id "
+                f"{number}; each image needs an id of its own: correct the json"
+            )
+        ids[parts], parts_of[number] = number, parts
+
+
+def _refuse_shared_entries(path: Path, images: Sequence[tuple[ImageFile, Parts]]) -> None:
+    """Refuses images that are found under the same name, whose boxes would be those of one image.
+
+    Raises:
+        PredictError: Two images have the same name in the json.
+    """
+    image_of: dict[Parts, ImageFile] = {}
+    for image, entry in images:
+        if entry in image_of:
+            raise PredictError(
+                f"{path}: {image_of[entry]} and {image} are both the image {_name(entry)} of the "
+                "json; each image needs an entry of its own: leave one of them out, or write the "
+                "folder into file_name"
+            )
+        image_of[entry] = image
+
+
+def _parts(file_name: Any) -> Parts:
     return PurePath(str(file_name)).parts
 
 
-def _id(image: ImageFile, by_name: dict[tuple[str, ...], int]) -> int | None:
+def _name(parts: Parts) -> str:
+    return str(PurePath(*parts))
+
+
+def _entry(image: ImageFile, by_name: Mapping[Parts, int]) -> Parts | None:
+    """Returns the longest end of an image's path that is the name of an image of the json."""
     parts = _parts(str(image))
-    return next((by_name[parts[i:]] for i in range(len(parts)) if parts[i:] in by_name), None)
+    return next((parts[i:] for i in range(len(parts)) if parts[i:] in by_name), None)

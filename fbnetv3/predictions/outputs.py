@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -54,6 +54,21 @@ def results_file(path: Path, ids: CocoIds | None, classes: Sequence[str]) -> Ite
 
         with _json_list(file) as append:
             yield add
+
+
+def write_records(path: Path, records: Iterable[Any]) -> None:
+    """Writes values as a json list with a line for each, like the json of :func:`results_file`.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+        _json_list(file) as append,
+    ):
+        for record in records:
+            append(record)
 
 
 def _csv_rows(file: IO[str], columns: Sequence[str]) -> Add:

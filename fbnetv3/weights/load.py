@@ -76,7 +76,8 @@ def read_weights(uri: str | os.PathLike[str]) -> Weights:
     tensors, metadata = read_tensors(fetch(record))
     # ImageNet's class folders are named by WordNet ids: only the number of classes is comparable.
     classes = None if record.classes == IMAGENET_CLASSES else record.classes
-    return Weights(tensors, classes, uri, metadata)
+    normalisation = {"mean": record.mean, "std": record.std}
+    return Weights(tensors, classes, uri, {**metadata, **normalisation})
 
 
 def compare_classes(

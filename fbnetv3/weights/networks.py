@@ -111,7 +111,7 @@ def preprocessing_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = metadata.get("config")
     tree = parse_yaml(config) if isinstance(config, str) else config
-    section = tree.get("INPUT", {}) if isinstance(tree, Mapping) else {}
+    section = (tree.get("INPUT") or {}) if isinstance(tree, Mapping) else {}
     configured = {key: section.get(name) for key, name in _CONFIG_KEYS.items()}
     saved = {key: metadata.get(key) for key in _CONFIG_KEYS}
     return {key: saved[key] or configured[key] for key in saved if saved[key] or configured[key]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv3.cli import run_main
+from fbnetv3.cli import predict, run_main
 from fbnetv3.cli.evaluate import main
 from fbnetv3.config import CfgNode
 from fbnetv3.training import evaluate
@@ -61,6 +61,10 @@ def test_data_of_an_import(tiny: Callable[..., CfgNode], tmp_path: Path, capsys:
     assert "'test/one_of_each' is neither a registered name" in capsys.readouterr().err
     assert run_main(main, [*argv, "--import", str(tmp_path / "my_data.py")]) == 0
     assert json.loads((tmp_path / "report" / "scores.json").read_text())["images"] == 10
+    for option, value in (("--threshold", "0.9"), ("--threshold", "0"), ("--images", "photos")):
+        assert run_main(main, [*argv, option, value]) == 2
+        error = capsys.readouterr().err
+        assert error == f"error: {option} has no effect with a classifier; leave it out\n"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,25 @@ def test_a_detector_on_images_of_its_kind(tmp_path: Path, capsys: Capture, data_
     argv += ["--images", str(data_root / "bccd/images"), "--output", str(tmp_path / "report")]
     assert run_main(main, [*argv, "--tta", "flip"]) == 2
     assert "--tta is for classifiers" in capsys.readouterr().err
+    for options, message in (
+        (["--bins", "9"], "--bins has no effect with a detector; leave it out"),
+        (["--ignore-class-names"], "--ignore-class-names has no effect with a detector; leave it"),
+        (["--data", "bccd_test"], "--images has no effect with --data bccd_test, which is no COCO"),
+    ):
+        assert run_main(main, [*argv, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not any((tmp_path / "report").iterdir())
     assert run_main(main, [*argv, "--device", "cpu", "--worst", "2"]) == 0
     scores = json.loads((tmp_path / "report" / "scores.json").read_text())
     assert 30 < scores["AP"] < 90
     assert scores["AP50"] > scores["AP75"]
+    images = [str(data_root / "bccd/images" / image["file_name"]) for image in tree["images"]]
+    options = [
+        "--annotations",
+        str(tmp_path / "few.json"),
+        "--output",
+        str(tmp_path / "boxes.json"),
+    ]
+    assert run_main(predict.main, [*images, *argv[:2], *options, "--device", "cpu"]) == 0
+    written = (tmp_path / "report" / "results.json").read_text()
+    assert written == (tmp_path / "boxes.json").read_text()

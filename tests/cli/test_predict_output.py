@@ -146,3 +146,50 @@ def test_a_detector_is_not_explained(
     argv = [str(photos / "more.zip"), *DETECTOR, "--explain"]
     assert run_main(main, argv) == 2
     assert "--explain is for classifiers" in capsys.readouterr().err
+
+
+NOT_CLASSIFIER = "has no effect with a classifier; leave it out"
+NOT_DETECTOR = "has no effect with a detector; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("is_detector", "options", "message"),
+    [
+        (False, ["--threshold", "0.99"], f"--threshold {NOT_CLASSIFIER}"),
+        (False, ["--threshold", "0", "--json"], f"--threshold {NOT_CLASSIFIER}"),
+        (
+            False,
+            ["--annotations", "all.json", "--output", "r.json"],
+            f"--annotations {NOT_CLASSIFIER}",
+        ),
+        (False, ["--pictures", "drawn"], "--pictures has no effect with a classifier without --ex"),
+        (False, ["--output", "results"], "--output results is read as a folder of pictures, which"),
+        (False, ["--output", "photos"], "give a file such as results.csv or results.json, or add"),
+        (True, ["--top-k", "3"], f"--top-k {NOT_DETECTOR}"),
+        (True, ["--top-k", "1", "--output", "r.csv"], f"--top-k {NOT_DETECTOR}"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    is_detector: bool, options: list[str], message: str, photos: Path, weights: Path,
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(photos)
+    names = {"images": [{"id": 1, "file_name": "1.png"}], "categories": []}
+    Path("all.json").write_text(json.dumps(names))
+    before = sorted(photos.rglob("*"))
+    network = DETECTOR if is_detector else ("--weights", str(weights), "--device", "cpu")
+    assert run_main(main, ["more.zip", *network, *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.splitlines()[-1].startswith("error: ")
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_options_with_their_default_values_are_accepted(
+    photos: Path, weights: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    assert run_main(main, ["more.zip", *DETECTOR, "--top-k", "5", "--output", "r.csv"]) == 0
+    assert run_main(main, ["more.zip", "--weights", str(weights), "--top-k", "1"]) == 0
+    assert "dog" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_the_evaluators_agree(seed: int) -> None:
         assert numbers == pytest.approx(slow.per_class[name], abs=1e-9)
     assert 5 < fast.overall["AP"] < 95
     assert list(fast.per_class) == ["class 2", "class 3", "class 9"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_evaluator_leaves_its_arguments_as_they_are(backend: str) -> None:
+    arguments = _random_case(1)
+    before = copy.deepcopy(arguments)
+    evaluate_boxes(*arguments, backend)
+    assert arguments == before
 
 
 def _ground_truth(*boxes: list[float], crowd: int = 0) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def test_arrays_of_numbers_are_read(protocol: int, tmp_path: Path) -> None:
     )
     tree = {"model": arrays, "__author__": "x", "number": np.float32(2)}
     (tmp_path / "R.pkl").write_bytes(pickle.dumps(tree, protocol=protocol))
-    tensors = read_pickled_arrays(tmp_path / "R.pkl")
+    tensors, _ = read_pickled_arrays(tmp_path / "R.pkl")
     assert set(tensors) == set(arrays)
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor.numpy(), arrays[name])
@@ -191,7 +191,7 @@ def test_arrays_of_python_2_are_read(tmp_path: Path) -> None:
     out.write(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x0c" + array.tobytes() + b"tbs.")
     pickletools.dis(out.getvalue(), io.StringIO())
     (tmp_path / "R.pkl").write_bytes(out.getvalue())
-    np.testing.assert_array_equal(read_pickled_arrays(tmp_path / "R.pkl")["w"].numpy(), array)
+    np.testing.assert_array_equal(read_pickled_arrays(tmp_path / "R.pkl")[0]["w"].numpy(), array)
 
 
 @pytest.mark.parametrize(

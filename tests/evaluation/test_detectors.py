@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,11 @@ RESULTS = [
 
 
 def test_mistakes_of_each_image(data: CocoDataset) -> None:
-    truth = data.ground_truth()
+    truth, before = data.ground_truth(), copy.deepcopy((data.ground_truth(), RESULTS))
     assert mistakes_by_image(truth, RESULTS) == {3: (1, 2), 5: (1, 1), 8: (0, 1)}
     assert mistakes_by_image(truth, RESULTS[:1]) == {3: (1, 0), 5: (1, 0), 8: (0, 0)}
     assert mistakes_by_image(truth, []) == {3: (2, 0), 5: (1, 0), 8: (0, 0)}
+    assert (truth, RESULTS) == before
 
 
 def test_the_curves_have_the_average_precision_of_coco(data: CocoDataset) -> None:
@@ -70,7 +73,11 @@ def test_the_curves_have_the_average_precision_of_coco(data: CocoDataset) -> Non
 
 
 def test_the_files(data: CocoDataset, tmp_path: Path) -> None:
+    before = copy.deepcopy(RESULTS)
     report = report_boxes(RESULTS, data, tmp_path / "out", worst=2, threshold=0.3)
+    assert before == RESULTS
+    lines = (tmp_path / "out" / "results.json").read_text().splitlines()
+    assert [json.loads(line.rstrip(",")) for line in lines[1:-1]] == RESULTS
     assert all(file.is_file() for file in report.files)
     expected = evaluate_boxes(data.ground_truth(), RESULTS).overall
     assert report.scores["AP50"] == pytest.approx(expected["AP50"])

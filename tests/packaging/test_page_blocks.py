@@ -42,6 +42,7 @@ BLOCKS = (
         "reason: a csv; tests/data/test_tables.py reads such lines",
     ),
     ("docs/detection.md", "detector_from_file", "reason: reads weights that the reader trained"),
+    ("docs/detection.md", "STRIDE_IN_1X1", YAML),
     ("docs/export.md", "import onnxruntime", "tests/export/test_page.py"),
     ("docs/extending.md", "_BASE_: model_zoo/digits.yaml", YAML),
     ("docs/extending.md", "# my_", "tests/test_extending.py"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +115,33 @@ def test_images_that_a_json_lacks_are_left_out(
     assert "1 of 3 images are not in it: left out" in capsys.readouterr().err
     with pytest.raises(PredictError, match=r"has none of the images, such as z/2\.jpg"):
         read_ids(tmp_path / "truth.json", [ImageFile(Path("z/2.jpg"))])
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "message"),
+    [
+        ({1: "1.png"}, ["a/1.png", "b/1.png"], "a/1.png and b/1.png are both the image 1.png of "),
+        ({1: "1.png"}, ["a/1.png", "a/1.png"], "a/1.png and a/1.png are both the image 1.png of "),
+        ({1: "a/1.png"}, ["x/a/1.png", "z/2.png", "y/a/1.png"], "are both the image a/1.png of "),
+        ({1: "1.png", 2: "1.png"}, ["1.png"], "images 1 and 2 have the same file_name 1.png; "),
+        ({1: "1.png", 2: "./1.png"}, ["1.png"], "images 1 and 2 have the same file_name 1.png; "),
+        ({1: "1.png", 1.5: "2.png"}, ["1.png"], "images 1.png and 2.png have the same id 1; each"),
+        ({1: "1.png", 2: "b/1.png"}, ["a/1.png", "b/1.png"], ""),
+        ({1: "1.png", 2: "2.png"}, ["a/1.png", "b/2.png"], ""),
+    ],
+)
+def test_an_entry_of_a_json_is_one_image(
+    tmp_path: Path, names: dict[float, str], files: list[str], message: str
+) -> None:
+    images = [{"id": number, "file_name": name} for number, name in names.items()]
+    (tmp_path / "truth.json").write_text(json.dumps({**TREE, "images": images}))
+    found = [ImageFile(Path(file)) for file in files]
+    if not message:
+        assert list(read_ids(tmp_path / "truth.json", found)[1].image_ids) == [1, 2]
+        return
+    with pytest.raises(PredictError, match=re.escape(message)) as caught:
+        read_ids(tmp_path / "truth.json", found)
+    assert str(tmp_path / "truth.json") in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"images": [1]}', '{"images": []}', "[" * 9999])
