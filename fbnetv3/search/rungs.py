@@ -34,7 +34,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fbnetv3.search.checks import as_items, as_whole
+from fbnetv3.search.checks import MAX_EPOCHS, as_items, as_whole
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
@@ -76,13 +76,14 @@ def as_rungs(value: object) -> tuple[int, ...]:
     """Returns numbers of epochs after checking them.
 
     Args:
-        value: Ascending whole numbers above 0, at least two; (): no rungs.
+        value: Ascending whole numbers from 1 to ``MAX_EPOCHS``, at least two; (): no rungs.
 
     Raises:
         SearchError: The value is something else.
     """
     items = as_items("rungs", value, object, "numbers of epochs such as 3, 9, 27")
-    rungs = tuple(as_whole("rungs: a number of epochs", item, low=1) for item in items)
+    what = "rungs: a number of epochs"
+    rungs = tuple(as_whole(what, item, low=1, high=MAX_EPOCHS) for item in items)
     if len(rungs) == 1 or any(a >= b for a, b in pairwise(rungs)):
         raise SearchError(
             f"rungs={short(list(rungs))} is not allowed; allowed: at least two ascending numbers "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fbnetv3.search.checks import as_real, as_whole
+from fbnetv3.search.checks import MAX_EPOCHS, as_real, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import reason_text, result_of
 
@@ -104,13 +104,13 @@ class Trial:
         """Records the score after a number of epochs, for early stopping and reports.
 
         Args:
-            epoch: Number of epochs trained so far; at least 0.
+            epoch: Number of epochs trained so far, from 0 to ``MAX_EPOCHS``.
             score: Score; NaN and infinity are allowed, but early stopping takes them for missing.
 
         Raises:
-            SearchError: The epoch is not a whole number >= 0, or the score is not a number.
+            SearchError: The epoch is no whole number in this range, or the score is no number.
         """
-        epoch = as_whole("report: epoch", epoch, low=0)
+        epoch = as_whole("report: epoch", epoch, low=0, high=MAX_EPOCHS)
         score = as_real("report: score", score, finite=False)
         self.reports[epoch] = score
         if self.on_report is not None:
@@ -357,7 +357,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
     checks = {
         "number": 0 <= values["number"] < 2**31,
         "batch": 0 <= values["batch"] < 2**31,
-        "max_epochs": values["max_epochs"] is None or 0 < values["max_epochs"] < 2**31,
+        "max_epochs": 0 <= (values["max_epochs"] or 0) <= MAX_EPOCHS,  # 0: an early stop of 0.1.0
         "statistics": all(map(_is_finite, values["statistics"].values())),
         "predicted": values["predicted"] is None or _is_finite(values["predicted"]),
         "stage": values["stage"] in ("coarse", "fine"),
@@ -365,7 +365,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
         "score": _is_finite(values["score"]) if is_complete else values["score"] is None,
         "final_score": values["final_score"] == values["score"],
         # an evaluation may report NaN
-        "reports": all(0 <= epoch < 2**31 for epoch in epochs)
+        "reports": all(0 <= epoch <= MAX_EPOCHS for epoch in epochs)
         and all(_is_float(value) for value in values["reports"].values()),
         "reason": is_complete or values["reason"] is not None,
         "earlier_reasons": all(isinstance(r, str) for r in values.get("earlier_reasons", ())),

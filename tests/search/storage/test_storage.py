@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fbnetv3.search import Choice, IntRange, JointNAS, SearchError, SearchSpace, Trial, When
+from fbnetv3.search.checks import MAX_EPOCHS
 from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.storage.store import MemoryStore, TrialStore
 from tests.search import problem
@@ -42,6 +43,31 @@ def test_trials_are_loaded_in_the_order_of_their_numbers(store: TrialStore) -> N
         assert type(after.config["x"]) is type(before.config["x"])
         assert (after.score, after.state) == (before.score, "complete")
         assert after.reports[1] == 0.25
+
+
+def test_a_search_whose_reports_begin_at_epoch_0_continues(tmp_path: Path) -> None:
+    def evaluate(trial: Trial) -> float:
+        score = problem.quality(trial.config)
+        for epoch in range(trial.max_epochs or 5):
+            trial.report(epoch, score)
+        return score
+
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    result = problem.search(storage=url, pool_size=64).run(evaluate)
+    assert result.early_stop is not None
+    assert result.early_stop.epoch == 1
+    again = problem.search(storage=url, pool_size=64).result()
+    assert problem.summary(again) == problem.summary(result)
+
+
+def test_the_last_epoch_that_can_be_reported_is_stored(store: TrialStore) -> None:
+    trial = _trial(0)
+    trial.report(MAX_EPOCHS, 0.5)
+    with pytest.raises(SearchError, match="report: epoch=2147483648 is not allowed; allowed: who"):
+        trial.report(MAX_EPOCHS + 1, 0.5)
+    trial.finish(0.5)
+    store.add(trial)
+    assert store.load()[0].reports == {MAX_EPOCHS: 0.5}
 
 
 def test_failures_keep_their_reason(store: TrialStore) -> None:
