@@ -78,8 +78,8 @@ class Batches:
         original = self.running.get(trial.number)
         if original is None or original.id != trial.id:
             raise SearchError(
-                f"trial {trial.id} is not waiting for a result: ask() did not return it, or it has "
-                "one already"
+                f"trial {trial.name} is not waiting for a result: ask() did not return it, or it "
+                "has one already"
             )
         return original
 

@@ -68,7 +68,8 @@ class Trial:
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
         score_names: Names of the scores that the evaluation returns; (): it returns one number.
         scores: Final scores by name of a complete trial; {} without ``score_names``. The first of
-            ``score_names`` is the name of :attr:`final_score`.
+            ``score_names`` is the name of :attr:`final_score`. In a SearchResult, those of a
+            finalist that was trained with several seeds are means over them.
         enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
         replicate: Index of this training among the trainings of one finalist with different random
             seeds, from 0; the evaluation adds it to its seed.
@@ -135,14 +136,14 @@ class Trial:
         self.state, self.score, self.final_score = "complete", value, value
 
     def score_named(self, name: str) -> float:
-        """Returns one of the final scores of a complete trial; NaN if the trial lacks it.
+        """Returns one of the scores of a complete trial; NaN if the trial lacks it.
 
         Args:
             name: Name of a score; the score of an evaluation that returns a number is ``score``.
         """
-        if self.scores or name != SCORE or self.final_score is None:
+        if self.scores or name != SCORE or self.score is None:
             return self.scores.get(name, math.nan)
-        return self.final_score
+        return self.score
 
     def copy(self) -> Trial:
         """Returns an independent copy, without ``on_report``."""
@@ -174,10 +175,7 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trial:
-        """Returns the trial with the fields of :meth:`to_dict`.
-
-        JSON turns the keys of ``reports`` into strings; they are converted back.
-        """
+        """Returns the trial with the fields of :meth:`to_dict`; in JSON, epochs are strings."""
         reports = {int(epoch): score for epoch, score in values.get("reports", {}).items()}
         return cls(**{**values, "reports": reports})
 
