@@ -141,9 +141,10 @@ class Trial:
         Args:
             name: Name of a score; the score of an evaluation that returns a number is ``score``.
         """
-        if self.scores or name != SCORE or self.score is None:
+        value = self.final_score if self.score is None else self.score
+        if self.scores or name != SCORE or value is None:
             return self.scores.get(name, math.nan)
-        return self.score
+        return value
 
     def copy(self) -> Trial:
         """Returns an independent copy, without ``on_report``."""
