@@ -78,8 +78,8 @@ class Batches:
         original = self.running.get(trial.number)
         if original is None or original.id != trial.id:
             raise SearchError(
-                f"trial {trial.id} is not waiting for a result: ask() did not return it, or it has "
-                "one already"
+                f"trial {trial.name} is not waiting for a result: ask() did not return it, or it "
+                "has one already"
             )
         return original
 
@@ -219,14 +219,18 @@ class Batches:
         return True
 
     def _replayed(self, number: int) -> list[Trial] | None:
-        """Returns a batch from the storage if it is finished; None if it is not."""
+        """Returns a batch from the storage if it is finished; None if it is not.
+
+        An empty batch without a later one is not finished: no candidate may have had a score when
+        it was proposed, or it may have been a batch of the other stage.
+        """
         stored = self._stored or []
         batch, size = [t for t in stored if t.batch == number], self.records.sizes.get(number)
+        has_later = any(t.batch > number for t in stored)
         if size is not None:
-            return batch if len(batch) == size else None
+            return batch if len(batch) == size and (size or has_later) else None
         # Older storages have no sizes: there, a batch is finished if a later one has trials.
-        is_finished = not self._settings.ahead and any(t.batch > number for t in stored)
-        return batch if is_finished else None
+        return batch if has_later and not self._settings.ahead else None
 
     def _proposed(self, number: int) -> list[Trial]:
         """Proposes a batch, and returns it with the results that the storage already has."""
@@ -263,7 +267,7 @@ class Batches:
         # There may be more than ``size`` ids: if the search is continued with fewer iterations, a
         # batch of finalists may have the number of a larger batch of stage 1 that took them.
         ids = self.records.enqueued_at(number)[:size]
-        if not ids and number not in self.records.sizes:
+        if not ids and not self.records.sizes.get(number):  # not proposed, or without candidates
             known = [*self._planner.warm_start, *(t for batch in self.all for t in batch)]
             ids = [key for key in waiting if key not in {trial.id for trial in known}][:size]
             if ids:
@@ -291,7 +295,8 @@ class Batches:
         """
         hidden: set[int] = set()
         if self._settings.ahead:
-            hidden = self.records.running_at(number, self.running)
+            is_empty = self.records.sizes.get(number) == 0  # no trial followed from the record
+            hidden = self.records.running_at(number, self.running, renew=is_empty)
         retries = self.records.retries
         return History.of(
             [[_seen(trial, number, hidden, retries) for trial in batch] for batch in self.all]

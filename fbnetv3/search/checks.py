@@ -22,6 +22,8 @@ _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLAGS = {"true": True, "false": False}
 MAX_EXACT_INT = 2**53
 """Largest absolute value up to which a float represents every whole number."""
+MAX_EPOCHS = 2**31 - 1
+"""Largest number of epochs that a storage can keep."""
 
 
 def as_whole(

@@ -75,8 +75,8 @@ class FailureLimit:
         where = f"{last.fault} on {last.place or 'this process'}: " if last.fault else ""
         reason = reason_text(last.reason or "no reason was given")[:300]
         return (
-            f"{len(failures)} candidates {predicate}; the last one, trial {last.trial.id}: {where}"
-            f"{reason}. {_HOW_TO_GO_ON}"
+            f"{len(failures)} candidates {predicate}; the last one, trial {last.trial.name}: "
+            f"{where}{reason}. {_HOW_TO_GO_ON}"
         )
 
 

@@ -12,7 +12,7 @@ from fbnetv3.search.acquisition.early_stopping import BETTER_HALF, EarlyStop, fi
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.objectives import name_of
-from fbnetv3.search.replicates import mean_scores
+from fbnetv3.search.replicates import mean_scores, mean_scores_by_name
 from fbnetv3.search.rungs import Ladder, Rung, is_further
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.settings import SearchSettings
@@ -156,14 +156,20 @@ class Known:
 
         Without rungs, it is the score in :attr:`scores`. With rungs, it is the measured score of
         replicates and of trials of the highest rung that any candidate has finished; other trials
-        have none. Trainings of one candidate with different seeds have the mean of their scores.
+        have none. Trainings of one candidate with different seeds have the mean of their scores,
+        and of each of their named scores.
         """
         scores = self.scores
         if self.ladder is not None:
             again = {t.number: scores[t.number] for t in self.complete if t.replicate}
             scores = self.ladder.finished_scores() | again
+        by_name = mean_scores_by_name(t for t in self.trials if t.number in scores)
         scores = mean_scores(self.trials, scores)
-        return [replace(t, score=scores.get(t.number)) for t in self.trials if t.state != "running"]
+        return [
+            replace(t, score=scores.get(t.number), scores=by_name.get(t.number, t.scores))
+            for t in self.trials
+            if t.state != "running"
+        ]
 
 
 def check_stored(

@@ -63,8 +63,8 @@ class JointNAS:
         study: Name of the search in the storage, which may hold many.
         evaluator_config: Settings that affect the scores besides the candidate, as plain values by
             name, such as ``{"epochs": 5}``. The storage keeps them and refuses other ones.
-        read_only: Whether to write nothing to the storage, which suffices for :meth:`result` and
-            :meth:`evolve`. It may be untrusted: a SQLite file is copied, statistics are checked.
+        read_only: Whether to write nothing, for :meth:`result` and :meth:`evolve`. The storage must
+            hold the study and may be untrusted: a SQLite file is copied, statistics are checked.
         stop_after_failures: Number of failures that end :meth:`run` with an error: in a row and
             caused by the device or the data, or of the first candidates submitted, if no candidate
             has a score. The failed candidates run again in the next run. 0: failures never end it.

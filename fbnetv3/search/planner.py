@@ -188,7 +188,7 @@ class Planner:
             fewer than ``count`` new candidates, ``fine`` without scores only the enqueued ones.
         """
         known, model = self.known(history), self.models.latest(history)
-        promoted = self._promotion.trials(history, known, model, stage)
+        promoted = self._promotion.trials(history, known, model, stage, count)
         known, count = known.with_running([*promoted, *enqueued]), count - len(enqueued)
         failures = self.models.failures(history) if avoid_failures else None
         chosen = self._with_statistics(enqueued)

@@ -16,7 +16,7 @@ from fbnetv3.search.history import History, Known
 from fbnetv3.search.models import Model
 from fbnetv3.search.objectives import Objectives
 from fbnetv3.search.predictors.networks import Floats
-from fbnetv3.search.rungs import continued
+from fbnetv3.search.rungs import continued, most_promotions
 from fbnetv3.search.space.encoding import Encoding, Features
 from fbnetv3.search.space.feasible import FeasibleSpace
 from fbnetv3.search.space.pool import Pool
@@ -55,9 +55,11 @@ class Promotion:
         return set(keys_of(self._with_statistics(waiting).levels))
 
     def trials(
-        self, history: History, known: Known, model: Model | None, stage: str
+        self, history: History, known: Known, model: Model | None, stage: str, count: int
     ) -> list[Trial]:
         """Returns the trials of the next batch in which candidates go on, most epochs first.
+
+        If more candidates may go on than a batch has room for, the rest may do so with later ones.
 
         Args:
             history: Trials so far.
@@ -65,6 +67,7 @@ class Promotion:
             model: Predictor of the final score; None: too few scores.
             stage: Stage of the next batch, ``coarse`` or ``fine``. Candidates go on in ``coarse``
                 only.
+            count: Number of new candidates of the batch.
 
         Returns:
             The trials; [] without rungs, in stage ``fine``, or if no candidate may go on.
@@ -82,9 +85,10 @@ class Promotion:
             predicted = {trial.id: value for trial, value in pairs}
         values = self._values(waiting, gains)
         first, batch = len(history.trials), len(history)
+        most = most_promotions(known.ladder.rungs, count)
         return [
             continued(trial, first + i, batch, epochs, predicted.get(trial.id))
-            for i, (trial, epochs) in enumerate(known.ladder.promotions(values))
+            for i, (trial, epochs) in enumerate(known.ladder.promotions(values, most))
         ]
 
     def _values(self, pool: Pool, gains: Floats) -> list[float]:

@@ -132,20 +132,21 @@ class Records:
         """
         return {k: v for k, v in self._store.attrs().items() if k.startswith(RUNNING_AT)}
 
-    def running_at(self, batch: int, running: Iterable[int]) -> set[int]:
+    def running_at(self, batch: int, running: Iterable[int], *, renew: bool = False) -> set[int]:
         """Returns the trials that were running when a batch was proposed, by number.
 
         Args:
             batch: Number of the batch.
             running: Numbers of the trials that are running now. They are stored and returned if
                 the storage has none for this batch.
+            renew: Whether they replace those of the storage.
 
         Raises:
             SearchError: The stored value is not a list of numbers, so another program wrote it.
         """
         name = f"{RUNNING_AT}{batch}"
         recorded = self._store.attrs().get(name)
-        if recorded is None:
+        if recorded is None or renew:
             recorded = sorted(running)
             # Stored before the batch is proposed, so that a later process can propose it again.
             self._store.set_attr(name, recorded)

@@ -52,15 +52,24 @@ def mean_scores(trials: Iterable[Trial], scores: Mapping[int, float]) -> dict[in
         trials: Trials.
         scores: Score by number of the trial, for some of the trials.
     """
-    by_id: dict[str, list[int]] = {}
-    for trial in trials:
-        if trial.number in scores:
-            by_id.setdefault(trial.id, []).append(trial.number)
     means = dict(scores)
-    for numbers in by_id.values():
-        if len(numbers) > 1:
-            mean = float(np.mean([scores[number] for number in numbers]))
-            means |= dict.fromkeys(numbers, mean)
+    for parts in _by_id(t for t in trials if t.number in scores):
+        mean = float(np.mean([scores[t.number] for t in parts]))
+        means |= dict.fromkeys((t.number for t in parts), mean)
+    return means
+
+
+def mean_scores_by_name(trials: Iterable[Trial]) -> dict[int, dict[str, float]]:
+    """Returns the mean of each named score over the trainings of one candidate, by trial number.
+
+    Args:
+        trials: Complete trials. Candidates with one of them, or without named scores, are left out.
+    """
+    means: dict[int, dict[str, float]] = {}
+    for parts in _by_id(t for t in trials if t.scores):
+        for trial in parts:
+            values = {n: [t.scores[n] for t in parts if n in t.scores] for n in trial.scores}
+            means[trial.number] = {name: float(np.mean(of)) for name, of in values.items()}
     return means
 
 
@@ -70,12 +79,16 @@ def spreads(trials: Iterable[Trial]) -> dict[str, Spread]:
     Args:
         trials: Trials; only complete trials of stage 2 count.
     """
+    finals = (t for t in trials if t.stage == "fine" and t.state == "complete")
+    return {
+        parts[0].id: Spread(tuple(float(t.final_score or 0.0) for t in parts))
+        for parts in _by_id(finals)
+    }
+
+
+def _by_id(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Returns the trials of each candidate that has several of them."""
     by_id: dict[str, list[Trial]] = {}
     for trial in trials:
-        if trial.stage == "fine" and trial.state == "complete":
-            by_id.setdefault(trial.id, []).append(trial)
-    return {
-        key: Spread(tuple(float(t.final_score or 0.0) for t in parts))
-        for key, parts in by_id.items()
-        if len(parts) > 1
-    }
+        by_id.setdefault(trial.id, []).append(trial)
+    return [parts for parts in by_id.values() if len(parts) > 1]

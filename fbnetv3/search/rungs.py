@@ -34,7 +34,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fbnetv3.search.checks import as_items, as_whole
+from fbnetv3.search.checks import MAX_EPOCHS, as_items, as_whole
 from fbnetv3.search.direction import MAXIMIZE, gain
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import short
@@ -76,13 +76,14 @@ def as_rungs(value: object) -> tuple[int, ...]:
     """Returns numbers of epochs after checking them.
 
     Args:
-        value: Ascending whole numbers above 0, at least two; (): no rungs.
+        value: Ascending whole numbers from 1 to ``MAX_EPOCHS``, at least two; (): no rungs.
 
     Raises:
         SearchError: The value is something else.
     """
     items = as_items("rungs", value, object, "numbers of epochs such as 3, 9, 27")
-    rungs = tuple(as_whole("rungs: a number of epochs", item, low=1) for item in items)
+    what = "rungs: a number of epochs"
+    rungs = tuple(as_whole(what, item, low=1, high=MAX_EPOCHS) for item in items)
     if len(rungs) == 1 or any(a >= b for a, b in pairwise(rungs)):
         raise SearchError(
             f"rungs={short(list(rungs))} is not allowed; allowed: at least two ascending numbers "
@@ -200,11 +201,13 @@ class Ladder:
             if self._rung(trial) == max(map(self._rung, self._trials[key]))
         ]
 
-    def promotions(self, values: Sequence[float]) -> list[tuple[Trial, int]]:
+    def promotions(self, values: Sequence[float], most: int) -> list[tuple[Trial, int]]:
         """Returns the trials that go on, those with most epochs first, and their new epochs.
 
         Args:
             values: Value by which each trial of :meth:`waiting` is ranked, highest first.
+            most: Largest number of trials that go on; those with most epochs and, among them, the
+                highest values come first.
         """
         ranked = sorted(
             zip(self.waiting(), values, strict=True), key=lambda pair: (-pair[1], pair[0].number)
@@ -214,7 +217,7 @@ class Ladder:
             places = self._quota(r)
             here = [trial for trial, _ in ranked if self._rung(trial) == r]
             chosen += [(trial, self.rungs[r + 1]) for trial in here[:places]]
-        return chosen
+        return chosen[:most]
 
     def _stops(self, r: int) -> tuple[int, int]:
         """Returns how many candidates have stopped at a rung, and how many of them went on."""
@@ -269,6 +272,18 @@ def continued(trial: Trial, number: int, batch: int, epochs: int, predicted: flo
         statistics=dict(trial.statistics),
         config=dict(trial.config),
     )
+
+
+def most_promotions(rungs: Sequence[int], count: int) -> int:
+    """Returns how many candidates may go on to a next rung with one batch.
+
+    With more, the batch would have more trials than the check of a stored batch allows.
+
+    Args:
+        rungs: Numbers of epochs; (): no rungs.
+        count: Number of new candidates of the batch.
+    """
+    return count * max(0, len(rungs) - 1)
 
 
 def expected_promotions(rungs: Sequence[int], batch_size: int, batches: int) -> int:

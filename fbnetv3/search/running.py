@@ -142,9 +142,12 @@ def store_results(
             f"and {len(reasons)} reasons"
         )
     originals = [batches.waiting(trial) for trial in trials]
-    twice = [key for key, count in Counter(t.id for t in originals).items() if count > 1]
-    if twice:
-        raise SearchError(f"tell was given trial {twice[0]} twice; give each trial one result")
+    twice = Counter(t.number for t in originals)  # replicates of a finalist share their id
+    for trial in originals:
+        if twice[trial.number] > 1:
+            raise SearchError(
+                f"tell was given trial {trial.name} twice; give each trial one result"
+            )
     for trial, given in zip(originals, trials, strict=True):
         reports, trial.reports = dict(given.reports), {}
         for epoch, value in reports.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fbnetv3.search.errors import SearchError
-from fbnetv3.search.rungs import expected_promotions
+from fbnetv3.search.rungs import expected_promotions, most_promotions
 from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.trial import Trial
 
@@ -107,9 +107,10 @@ class Schedule:
 
         With rungs, these include the trials in which earlier candidates go on to the next rung.
         """
-        is_fine = self.stage_of(batch) == "fine"
-        parts = self.settings.final_seeds if is_fine else max(1, len(self.settings.rungs))
-        return self.size_of(batch) * parts
+        size = self.size_of(batch)
+        if self.stage_of(batch) == "fine":
+            return size * self.settings.final_seeds
+        return size + most_promotions(self.settings.rungs, size)
 
     def limit_before(self, batch: int) -> int:
         """Returns the largest number of trials of all batches before ``batch``."""

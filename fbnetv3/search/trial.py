@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fbnetv3.search.checks import as_real, as_whole
+from fbnetv3.search.checks import MAX_EPOCHS, as_real, as_whole
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.outcome import reason_text, result_of
 
@@ -68,7 +68,8 @@ class Trial:
         earlier_reasons: Reasons of failures after which the trial was put back to run again.
         score_names: Names of the scores that the evaluation returns; (): it returns one number.
         scores: Final scores by name of a complete trial; {} without ``score_names``. The first of
-            ``score_names`` is the name of :attr:`final_score`.
+            ``score_names`` is the name of :attr:`final_score`. In a SearchResult, those of a
+            finalist that was trained with several seeds are means over them.
         enqueued: Reason for which the candidate was enqueued; None: the search proposed it.
         replicate: Index of this training among the trainings of one finalist with different random
             seeds, from 0; the evaluation adds it to its seed.
@@ -104,13 +105,13 @@ class Trial:
         """Records the score after a number of epochs, for early stopping and reports.
 
         Args:
-            epoch: Number of epochs trained so far; at least 0.
+            epoch: Number of epochs trained so far, from 0 to ``MAX_EPOCHS``.
             score: Score; NaN and infinity are allowed, but early stopping takes them for missing.
 
         Raises:
-            SearchError: The epoch is not a whole number >= 0, or the score is not a number.
+            SearchError: The epoch is no whole number in this range, or the score is no number.
         """
-        epoch = as_whole("report: epoch", epoch, low=0)
+        epoch = as_whole("report: epoch", epoch, low=0, high=MAX_EPOCHS)
         score = as_real("report: score", score, finite=False)
         self.reports[epoch] = score
         if self.on_report is not None:
@@ -135,14 +136,15 @@ class Trial:
         self.state, self.score, self.final_score = "complete", value, value
 
     def score_named(self, name: str) -> float:
-        """Returns one of the final scores of a complete trial; NaN if the trial lacks it.
+        """Returns one of the scores of a complete trial; NaN if the trial lacks it.
 
         Args:
             name: Name of a score; the score of an evaluation that returns a number is ``score``.
         """
-        if self.scores or name != SCORE or self.final_score is None:
+        value = self.final_score if self.score is None else self.score
+        if self.scores or name != SCORE or value is None:
             return self.scores.get(name, math.nan)
-        return self.final_score
+        return value
 
     def copy(self) -> Trial:
         """Returns an independent copy, without ``on_report``."""
@@ -174,10 +176,7 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trial:
-        """Returns the trial with the fields of :meth:`to_dict`.
-
-        JSON turns the keys of ``reports`` into strings; they are converted back.
-        """
+        """Returns the trial with the fields of :meth:`to_dict`; in JSON, epochs are strings."""
         reports = {int(epoch): score for epoch, score in values.get("reports", {}).items()}
         return cls(**{**values, "reports": reports})
 
@@ -357,7 +356,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
     checks = {
         "number": 0 <= values["number"] < 2**31,
         "batch": 0 <= values["batch"] < 2**31,
-        "max_epochs": values["max_epochs"] is None or 0 < values["max_epochs"] < 2**31,
+        "max_epochs": 0 <= (values["max_epochs"] or 0) <= MAX_EPOCHS,  # 0: an early stop of 0.1.0
         "statistics": all(map(_is_finite, values["statistics"].values())),
         "predicted": values["predicted"] is None or _is_finite(values["predicted"]),
         "stage": values["stage"] in ("coarse", "fine"),
@@ -365,7 +364,7 @@ def _wrong_keys(values: Mapping[str, Any]) -> list[str]:
         "score": _is_finite(values["score"]) if is_complete else values["score"] is None,
         "final_score": values["final_score"] == values["score"],
         # an evaluation may report NaN
-        "reports": all(0 <= epoch < 2**31 for epoch in epochs)
+        "reports": all(0 <= epoch <= MAX_EPOCHS for epoch in epochs)
         and all(_is_float(value) for value in values["reports"].values()),
         "reason": is_complete or values["reason"] is not None,
         "earlier_reasons": all(isinstance(r, str) for r in values.get("earlier_reasons", ())),

@@ -131,7 +131,11 @@ def test_late_reports_of_a_thread_have_no_effect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "score"), [(1.5, 0.1), ("1", 0.1), (-1, 0.1), (True, 0.1), (1, "a"), (1, None)]
+    ("epoch", "score"),
+    [
+        *((1.5, 0.1), ("1", 0.1), (-1, 0.1), (True, 0.1), (1, "a"), (1, None)),
+        *((2**31, 0.1), (3_000_000_000, 0.1)),
+    ],
 )
 def test_reports_that_are_no_numbers_fail_the_trial(epoch: Any, score: Any) -> None:
     def evaluate(trial: Trial) -> float:

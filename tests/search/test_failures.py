@@ -232,6 +232,45 @@ def test_failed_trials_are_chosen_by_their_reason(tmp_path: Path) -> None:
     assert [t.number for t in search.ask()] == [1, 2]
 
 
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize(
+    ("retries", "iterations", "sizes"),
+    [
+        (True, 2, [6, 6, 2]),  # the batch of finalists was empty, since nothing had a score
+        (True, 3, [6, 6, 6, 2]),
+        (False, 3, [6, 6, 6, 2]),  # the failures stay
+        (False, 2, [6, 6]),  # no finalist can be chosen without a score
+    ],
+)
+def test_a_search_without_scores_goes_on(
+    tmp_path: Path, ahead: int, retries: bool, iterations: int, sizes: list[int]
+) -> None:
+    options = {"ahead": ahead, "stop_after_failures": 0}
+    _search(tmp_path, **options).run(_failing(ValueError("a bug"), lambda number: True))
+    search = _search(tmp_path, iterations=iterations, **options)
+    if retries:
+        assert len(search.retry_failed()) == 12
+    result = search.run(_score)
+    assert [sum(t.batch == i for t in result.trials) for i in range(len(sizes))] == sizes
+    assert len(result.trials) == sum(sizes)
+    finals = [t.number for t in result.trials if t.stage == "fine"]
+    assert len(finals) == (2 if len(sizes) == iterations + 1 else 0)
+    failed = [t.number for t in result.trials if t.state == "failed"]
+    assert failed == ([] if retries else list(range(12)))
+    again = _search(tmp_path, iterations=iterations, **options)
+    assert again.ask() == []
+    assert _outcome(again) == _outcome(search)
+
+
+def test_an_enqueued_candidate_takes_a_place_of_a_batch_that_was_empty(tmp_path: Path) -> None:
+    _search(tmp_path, stop_after_failures=0).run(_failing(ValueError("x"), lambda number: True))
+    search = _search(tmp_path, iterations=3)
+    search.enqueue({"x": 0.25, "y": 0.75}, "a guess")
+    trial = search.run(_score).trials[12]
+    assert (trial.batch, trial.stage, trial.enqueued) == (2, "coarse", "a guess")
+    assert _outcome(_search(tmp_path, iterations=3)) == _outcome(search)
+
+
 def test_a_trial_may_fail_and_be_put_back_several_times(tmp_path: Path) -> None:
     for text in ("first", "second"):
         search = _search(tmp_path)

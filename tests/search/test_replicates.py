@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fbnetv3.search import JointNAS, LocalWorkers, SearchError, SearchSettings, Trial
+from fbnetv3.search import Constraint, JointNAS, LocalWorkers, SearchError, SearchSettings, Trial
 from fbnetv3.search.history import check_stored
-from fbnetv3.search.replicates import Spread, mean_scores, replicated
+from fbnetv3.search.replicates import Spread, mean_scores, mean_scores_by_name, replicated
 from fbnetv3.search.schedule import Schedule
 from fbnetv3.search.storage.database import sqlite_url
 from fbnetv3.search.trial import trial_from_json, trial_to_json
@@ -145,6 +145,93 @@ def test_replicates_in_storages() -> None:
     assert '"replicate"' not in trial_to_json(replace(trial, replicate=0))
     with pytest.raises(SearchError, match="bad value of replicate"):
         trial_from_json(trial_to_json(replace(trial, replicate=-1)))
+
+
+def _tell_all(search: JointNAS, score: Any) -> None:
+    while trials := search.ask():
+        search.tell(trials, [score(t) for t in trials])
+
+
+def test_ask_and_tell_take_all_seeds_at_once(search: JointNAS) -> None:
+    again = _search()
+    _tell_all(again, _evaluate)
+    assert [vars(t) for t in again.result().trials] == [vars(t) for t in search.result().trials]
+
+
+def test_a_replicate_that_is_told_twice_is_named() -> None:
+    search = _search(iterations=1, first_parts=1)
+    first = search.ask()
+    search.tell(first, [problem.evaluate(t) for t in first])
+    finals = search.ask()
+    for twice in (finals[0], finals[-1]):
+        with pytest.raises(SearchError, match=f"tell was given trial {twice.name} twice; give"):
+            search.tell([*finals, twice], [1.0] * 10)
+    search.tell(finals, [1.0] * 9)
+    with pytest.raises(SearchError, match=f"trial {finals[-1].name} is not waiting for a result"):
+        search.tell(finals[-1:], [1.0])
+
+
+def _luck(trial: Trial) -> float:
+    """Returns -1, 0 or 1 for the seeds of a finalist; the mean is 0."""
+    return trial.replicate - 1.0 if trial.stage == "fine" else 0.0
+
+
+_BOUND = Constraint("memory", upper=16.5)
+_TWO_SCORES: list[dict[str, Any]] = [
+    {"objectives": ["score", "-macs"]},
+    {"objectives": ["top1", "-memory"]},
+    {"objectives": ["top1", "-memory", "-macs"]},
+    {"score_constraints": [_BOUND]},
+    {"objectives": ["top1"], "score_constraints": [_BOUND]},
+    {"objectives": ["score", "-macs"], "score_constraints": [Constraint("score", lower=1.0)]},
+    {"objectives": ["top1", "-memory"], "score_constraints": [_BOUND]},
+]
+
+
+@pytest.mark.parametrize("changes", _TWO_SCORES, ids=str)
+def test_bounds_and_fronts_are_those_of_the_means(changes: dict[str, Any]) -> None:
+    def without_luck(trial: Trial) -> Any:
+        score = problem.quality(trial.config) + 5.0 * (trial.stage == "fine")
+        memory = float(np.sqrt(trial.statistics["macs"])) + 1
+        return (score, memory) if trial.score_names else score
+
+    def by_name(trial: Trial, luck: float) -> Any:
+        value = without_luck(trial)
+        if not trial.score_names:
+            return value + luck
+        values = (value[0] + luck, value[1] - 9 * luck)  # the best score and the lowest memory
+        first = trial.score_names[0]
+        return {name: values[name != first] for name in trial.score_names}
+
+    small = {"batch_size": 4, "iterations": 1, **changes}
+    lucky, fair = _search(**small), _search(**small)
+    _tell_all(lucky, lambda trial: by_name(trial, _luck(trial)))
+    _tell_all(fair, lambda trial: by_name(trial, 0.0))
+    result, expected = lucky.result(), fair.result()
+    for mean, trial in zip(result.trials, expected.trials, strict=True):
+        assert (mean.id, mean.replicate) == (trial.id, trial.replicate)
+        assert mean.score == pytest.approx(trial.score)
+        assert mean.scores == pytest.approx(trial.scores)
+    assert [t.number for t in result.feasible] == [t.number for t in expected.feasible]
+    assert result.best.number == expected.best.number
+    if result.objectives.are_several:
+        assert [t.number for t in result.pareto()] == [t.number for t in expected.pareto()]
+    single = [t.scores for t in lucky.finished_trials()]
+    assert (single != [t.scores for t in result.trials]) == any(single)
+
+
+def test_means_by_name() -> None:
+    def trial(key: str, number: int, **scores: float) -> Trial:
+        return Trial(key, number, 0, {}, scores=scores)
+
+    trials = [trial("a", 0, x=1.0, y=4.0), trial("a", 1, x=3.0, y=6.0), trial("b", 2, x=9.0, y=9.0)]
+    means = {"x": 2.0, "y": 5.0}
+    assert mean_scores_by_name(trials) == {0: means, 1: means}
+    assert mean_scores_by_name(replace(t, scores={}) for t in trials) == {}
+    assert mean_scores_by_name([trials[0], trial("a", 1, x=2.0)]) == {
+        0: {"x": 1.5, "y": 4.0},
+        1: {"x": 1.5},
+    }
 
 
 def test_means_and_spreads() -> None:

@@ -28,7 +28,10 @@ RUNGS = (2, 4, 10)
 
 @pytest.mark.parametrize(
     "value",
-    [[3], [3, 3], [9, 3], [0, 3], [-1, 2], [1.5, 3], ["3", "9"], "39", 3, [True, 2], None, {3: 9}],
+    [
+        *([3], [3, 3], [9, 3], [0, 3], [-1, 2], [1.5, 3], ["3", "9"], "39", 3, [True, 2], None),
+        *({3: 9}, [3, 2**31]),
+    ],
 )
 def test_other_rungs_are_refused(value: Any) -> None:
     with pytest.raises(SearchError, match="rungs"):
@@ -66,7 +69,7 @@ def test_at_most_the_share_of_a_rung_goes_on_and_the_best_first(
         ladder = Ladder(RUNGS, trials)
         waiting = ladder.waiting()
         values = [float(t.final_score or 0) for t in waiting]
-        chosen = ladder.promotions(values)
+        chosen = ladder.promotions(values, 99)
         assert [epochs for _, epochs in chosen] == sorted((e for _, e in chosen), reverse=True)
         for trial, epochs in chosen:
             assert RUNGS.index(epochs) == RUNGS.index(int(trial.max_epochs or 0)) + 1
@@ -84,15 +87,33 @@ def test_at_most_the_share_of_a_rung_goes_on_and_the_best_first(
 def test_a_candidate_left_behind_goes_on_later() -> None:
     first = [_part(f"a{i}", i, 2, float(i)) for i in range(4)]
     ladder = Ladder(RUNGS, first)
-    assert [t.id for t, _ in ladder.promotions([t.final_score or 0 for t in ladder.waiting()])] == [
+    assert [t.id for t, _ in _promotions(ladder)] == [
         "a3",
         "a2",
     ]
     trials = [*first, _part("a3", 4, 4, 9.0), _part("a2", 5, 4, 8.0)]
     trials += [_part(f"b{i}", 6 + i, 2, -1.0 - i) for i in range(2)]  # a worse batch
     ladder = Ladder(RUNGS, trials)
-    on = ladder.promotions([t.final_score or 0 for t in ladder.waiting()])
+    on = _promotions(ladder)
     assert [(t.id, epochs) for t, epochs in on] == [("a1", 4)]
+
+
+def _promotions(ladder: Ladder, most: int = 99) -> list[tuple[Trial, int]]:
+    """Returns the trials that go on if they are ranked by their own scores."""
+    return ladder.promotions([t.final_score or 0 for t in ladder.waiting()], most)
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(0, []), (1, [("3", 10)]), (2, [("3", 10), ("7", 4)]), (9, [("3", 10), ("7", 4), ("6", 4)])],
+)
+def test_those_with_most_epochs_and_then_the_best_go_on_first(
+    most: int, expected: list[tuple[str, int]]
+) -> None:
+    trials = [_part(str(i), i, 2, float(i)) for i in range(8)]
+    trials += [_part(str(i), 8 + i, 4, float(i)) for i in (1, 3)]
+    trials += [_part("8", 12, 4, 1.5)]
+    assert [(t.id, e) for t, e in _promotions(Ladder(RUNGS, trials), most)] == expected
 
 
 def test_failed_parts_and_running_ones_do_not_go_on() -> None:
@@ -101,7 +122,7 @@ def test_failed_parts_and_running_ones_do_not_go_on() -> None:
     ladder = Ladder(RUNGS, trials)
     assert sorted(t.id for t in ladder.waiting()) == ["0", "1", "2", "3"]
     # three of six may go on, and two did
-    assert [t.id for t, _ in ladder.promotions([0.0, 1.0, 2.0, 3.0])] == ["3"]
+    assert [t.id for t, _ in ladder.promotions([0.0, 1.0, 2.0, 3.0], 99)] == ["3"]
 
 
 def test_rungs_whose_scores_mislead_are_left_out() -> None:
@@ -115,7 +136,7 @@ def test_rungs_whose_scores_mislead_are_left_out() -> None:
     ladder = Ladder(RUNGS, trials)
     assert ladder.first_rung == 1
     assert ladder.summary()[0].correlation == pytest.approx(0.0, abs=0.4)
-    assert all(epochs == 10 for _, epochs in ladder.promotions([0.0] * len(ladder.waiting())))
+    assert all(epochs == 10 for _, epochs in ladder.promotions([0.0] * len(ladder.waiting()), 99))
 
 
 def _search(**changes: Any) -> JointNAS:
@@ -238,6 +259,20 @@ def test_a_killed_search_ends_where_an_undisturbed_one_does(tmp_path: Path, ahea
     killed = run(sqlite_url(tmp_path / "b.db"), stops)
     assert not stops
     assert _rows(killed) == _rows(undisturbed)
+
+
+def test_no_batch_has_more_trials_than_a_storage_may_hold() -> None:
+    search = _search(
+        batch_size=8, rungs=(1, 3, 9), ahead=64, iterations=12, pool_size=128, predictor="random"
+    )
+    # With ahead, the results of many batches may come at once, and many candidates may then go on.
+    while trials := search.ask():
+        search.tell(trials, [problem.quality(t.config) for t in trials])
+        assert len(search.finished_trials()) == len(search.trials)
+    sizes = Counter(t.batch for t in search.trials)
+    assert max(sizes.values()) == 8 * 3
+    went_on = {t.batch for t in search.trials if t.max_epochs == 3}
+    assert len(went_on) > 1  # the rest with the next batch
 
 
 def test_parts_of_trainings_are_pruned_trials_for_optuna(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ FORGED: list[Change] = [
     *(_set(predicted=x) for x in (HUGE, NAN, float("inf"), "1", True)),
     *(_set(score=x, final_score=x) for x in (HUGE, NAN, None, True, "1")),
     *(_set(final_score=x) for x in (None, 99.0)),
-    *(_set(max_epochs=x) for x in (0, -1, HUGE, 1.5, True)),
+    *(_set(max_epochs=x) for x in (-1, 2**31, HUGE, 1.5, True)),
     *(_set(stage=x) for x in ("fine", "", 5)),
     *(_set(state=x) for x in ("running", "failed", "", None)),
     *(_set(reports=x) for x in ({"x": 1}, {"-1": 1}, {"1": HUGE}, {"1": None}, {HUGE: 1.0}, [])),
@@ -71,12 +71,8 @@ FORGED: list[Change] = [
 ]
 
 
-@pytest.mark.parametrize("change", FORGED)
-def test_trials_that_the_search_did_not_write(
-    change: Change, content: bytes, tmp_path: Path
-) -> None:
-    path = tmp_path / "search.db"
-    path.write_bytes(content)
+def _change(path: Path, change: Change) -> None:
+    """Changes the first two trials of a storage."""
     with closing(sqlite3.connect(path)) as database:
         query = (
             "SELECT trial_user_attribute_id, value_json FROM trial_user_attributes "
@@ -90,10 +86,28 @@ def test_trials_that_the_search_did_not_write(
             parameters = (json.dumps(json.dumps(trial)), row)
             database.execute(f"{update}trial_user_attribute_id = ?", parameters)
         database.commit()
+
+
+@pytest.mark.parametrize("change", FORGED)
+def test_trials_that_the_search_did_not_write(
+    change: Change, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "search.db"
+    path.write_bytes(content)
+    _change(path, change)
     with pytest.raises(SearchError) as caught:
         problem.search(storage=f"sqlite:///{path}", read_only=True, **SMALL).result()
     assert str(caught.value).isprintable()
     assert "storage" in str(caught.value)
+
+
+def test_stored_trials_that_stopped_at_epoch_0_are_read(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "search.db"
+    path.write_bytes(content)
+    _change(path, _set(max_epochs=0))  # as earlier versions wrote them
+    search = problem.search(storage=f"sqlite:///{path}", **SMALL)
+    assert search.ask() == []
+    assert [t.max_epochs for t in search.result().trials] == [0, None, None]
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ class EarlyStop:
         correlation: Spearman's rank correlation at each epoch, in [-1, 1]; 0 if all scores at the
             epoch are equal.
         threshold: Smallest rank correlation at which the ranking counts as final.
-        epoch: First epoch from which on the correlation is never below the threshold. None if this
-            is the last epoch, so that nothing stops early.
+        epoch: First epoch, at least 1, from which on the correlation is never below the threshold.
+            None if this is the last epoch, so that nothing stops early.
     """
 
     epochs: list[int]
@@ -82,7 +82,8 @@ def find_early_stop(
         scores = scores[: max(_MIN_RANKED, math.ceil(len(scores) / 2))]
     correlation = [_correlation(scores[:, i], scores[:, -1]) for i in range(len(epochs))]
     earliest = len(epochs) - 1
-    while earliest > 0 and correlation[earliest - 1] >= threshold:
+    # Epoch 0 is never chosen: no candidate can train for 0 epochs.
+    while earliest and epochs[earliest - 1] > 0 and correlation[earliest - 1] >= threshold:
         earliest -= 1
     epoch = epochs[earliest] if earliest < len(epochs) - 1 else None
     return EarlyStop(epochs, correlation, threshold, epoch)

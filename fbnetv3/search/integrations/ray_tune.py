@@ -13,8 +13,9 @@ from fbnetv3.search.direction import MAXIMIZE, MINIMIZE
 from fbnetv3.search.errors import SearchError
 from fbnetv3.search.jointnas import JointNAS
 from fbnetv3.search.outcome import short
+from fbnetv3.search.settings import SearchSettings
 from fbnetv3.search.space.space import SearchSpace
-from fbnetv3.search.trial import Trial
+from fbnetv3.search.trial import SCORE, Trial
 
 require("ray.tune", "tune")
 
@@ -26,8 +27,11 @@ _FIXED = {
     "executor": "Ray Tune evaluates the trials",
     "ahead": "a saved state does not have the order of the results",
     "rungs": "a trainable is not told the epoch at which to stop; use a scheduler of Ray Tune",
+    "final_seeds": "a trainable is not told the seed, so that all of a finalist would be the same",
 }
 """Arguments of :class:`JointNAS` that are not allowed, and why."""
+_IN_SETTINGS = ("ahead", "rungs", "final_seeds")
+"""Those of them that ``settings`` may have, too; the searcher replaces the direction there."""
 
 
 class JointNASSearcher(Searcher):
@@ -36,15 +40,17 @@ class JointNASSearcher(Searcher):
     A batch is proposed once all trials of the batch before have ended; until then, Tune waits. The
     tuning ends with the last batch: give Tune ``num_samples=-1`` (no limit). The values of the
     metric that a trial reports are its scores by ``training_iteration``, for early stopping; the
-    last value is its final score. ``param_space`` of the tuner may hold constants only.
+    last value is its final score. If ``objectives`` or ``score_constraints`` name several scores,
+    the metrics of these names in the last result are the scores; the metric itself is the first
+    one, also under the name ``score``. ``param_space`` of the tuner may hold constants only.
 
     Args:
         space: Space of the candidates.
         metric: Name of the metric; None: that of the tuner.
         mode: ``max`` or ``min``; None: that of the tuner.
         **arguments: Further arguments of :class:`~fbnetv3.search.JointNAS`, except ``executor``,
-            ``direction``, ``ahead`` and ``rungs``. The epoch of the early stop is not passed on to
-            Ray Tune, which trains to the end or to where a scheduler stops a trial.
+            ``direction``, ``ahead``, ``rungs`` and ``final_seeds``. The epoch of the early stop is
+            not passed on to Ray Tune, which trains to the end or until a scheduler stops a trial.
 
     Raises:
         SearchError: An argument is not allowed.
@@ -58,7 +64,7 @@ class JointNASSearcher(Searcher):
         mode: str | None = None,
         **arguments: Any,
     ) -> None:
-        for name in {*arguments} & {*_FIXED}:
+        for name in _set_in(arguments):
             raise SearchError(
                 f"JointNASSearcher: {name}= is not allowed, since {_FIXED[name]}; leave it out"
             )
@@ -71,7 +77,7 @@ class JointNASSearcher(Searcher):
         # Both by number of the trial: the scores by training_iteration, and the result of a trial
         # that has ended, a pair (score, reason of a failure).
         self._reports: dict[int, dict[int, float]] = {}
-        self._results: dict[int, tuple[float | None, str | None]] = {}
+        self._results: dict[int, tuple[float | dict[str, float] | None, str | None]] = {}
 
     @property
     def search(self) -> JointNAS:
@@ -103,6 +109,7 @@ class JointNASSearcher(Searcher):
         waiting = self.search.ask()
         if not waiting:
             return str(Searcher.FINISHED)
+        self._check_metric(waiting[0].score_names)
         taken = {*self._numbers.values()}
         trial = next((t for t in waiting if t.number not in taken), None)
         if trial is None:
@@ -111,7 +118,7 @@ class JointNASSearcher(Searcher):
         return dict(trial.config)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        number, score = self._numbers.get(trial_id), self._score(result)
+        number, score = self._numbers.get(trial_id), _finite(result, self._metric)
         step = result.get("training_iteration")
         if number is not None and score is not None and isinstance(step, int):
             self._reports.setdefault(number, {})[step] = score
@@ -124,19 +131,39 @@ class JointNASSearcher(Searcher):
             return
         if result:
             self.on_trial_result(trial_id, result)
-        score = None if error else self._score(result or {})
-        reason = None
-        if score is None:
-            ending = "with an error" if error else f"without a finite {self._metric}"
-            reason = f"Ray Tune: the trial {trial_id} ended {ending}"
-        self._results[number] = (score, reason)
+        self._results[number] = self._result(trial_id, result or {}, error)
         self._tell(self.search)
 
-    def _score(self, result: dict[str, Any]) -> float | None:
-        value: Any = result.get(self._metric or "")
-        if isinstance(value, bool) or not hasattr(value, "__float__"):
-            return None
-        return float(value) if math.isfinite(float(value)) else None
+    def _check_metric(self, score_names: tuple[str, ...]) -> None:
+        """Checks that the metric is the first of several scores.
+
+        Args:
+            score_names: Names of the scores; () if there is one.
+
+        Raises:
+            SearchError: It is another one, whose values would be taken for those of the first.
+        """
+        if score_names and score_names[0] not in (SCORE, self._metric):
+            raise SearchError(
+                f"JointNASSearcher: metric={short(self._metric)} is not the first score of the "
+                f"objectives; give metric={score_names[0]!r}, or name the metric first there"
+            )
+
+    def _result(
+        self, trial_id: str, result: dict[str, Any], error: bool
+    ) -> tuple[float | dict[str, float] | None, str | None]:
+        """Returns the score, or scores by name, of a waiting trial, and the reason of a failure."""
+        if error:
+            return None, f"Ray Tune: the trial {trial_id} ended with an error"
+        names = self.search.ask()[0].score_names
+        metrics = {name: self._metric if name == SCORE else name for name in names or (SCORE,)}
+        scores: dict[str, float] = {}
+        for name, metric in metrics.items():
+            score = _finite(result, metric)
+            if score is None:
+                return None, f"Ray Tune: the trial {trial_id} ended without a finite {metric}"
+            scores[name] = score
+        return (scores if names else scores[SCORE]), None
 
     def _tell(self, search: JointNAS) -> int:
         """Stores the results of waiting trials, and returns their number."""
@@ -182,3 +209,20 @@ class JointNASSearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_search": None}  # made again from the results
+
+
+def _finite(result: dict[str, Any], metric: str | None) -> float | None:
+    """Returns the value of a metric of a result; None if it has no finite number."""
+    value: Any = result.get(metric or "")
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def _set_in(arguments: dict[str, Any]) -> list[str]:
+    """Returns the arguments that are not allowed but given, by themselves or in ``settings``."""
+    settings, defaults = arguments.get("settings"), SearchSettings()
+    given = [name for name in _FIXED if name in arguments]
+    if isinstance(settings, SearchSettings):
+        given += [n for n in _IN_SETTINGS if getattr(settings, n) != getattr(defaults, n)]
+    return given

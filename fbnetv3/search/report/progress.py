@@ -96,7 +96,7 @@ class SearchProgress:
         elif event.kind == "report":
             step = max(trial.reports)
             score = f"{trial.reports[step]:.2f}"
-            self._running[trial.id] = f"{trial.id} at {self._unit} {step}: {score}"
+            self._running[trial.name] = f"{trial.name} at {self._unit} {step}: {score}"
         best = f"{self._best_text()}  " if self._finished else ""
         running = ", ".join(islice(self._running.values(), 3))
         self._bar.update(
@@ -138,7 +138,7 @@ class SearchProgress:
         )
 
     def _finish(self, trial: Trial) -> None:
-        self._running.pop(trial.id, None)
+        self._running.pop(trial.name, None)
         self._finished += 1
         self._note_best([trial])
         outcome = f"failed: {trial.reason}" if trial.score is None else f"{trial.score:.2f}"
@@ -147,7 +147,7 @@ class SearchProgress:
         predicted = "" if trial.predicted is None else f" (predicted {trial.predicted:.2f})"
         costs = "".join(f"  {k} {v:.4g}" for k, v in sorted(trial.statistics.items()))
         self.say(
-            f"[{self._finished}/{self._total}] {self._stage_text(trial)}  {trial.id}  "
+            f"[{self._finished}/{self._total}] {self._stage_text(trial)}  {trial.name}  "
             f"{outcome}{predicted}{costs}  {self._best_text()}{self._pace()}"
         )
 

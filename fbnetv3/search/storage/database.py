@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,19 +159,38 @@ def require_study(url: str, study: str) -> None:
     Raises:
         SearchError: The storage cannot be read, or it does not hold the study.
     """
+    purpose = "to report on or to evolve from"
+    advice = "pass the storage of the search on the command line: SEARCH.STORAGE URL"
+    with stored_study(url, study, f"{purpose}; {advice}"):
+        return
+
+
+@contextmanager
+def stored_study(url: str, study: str, advice: str) -> Iterator[str]:
+    """Yields the URL of a storage that holds a study, without writing to the storage.
+
+    A SQLite file, which may be untrusted, is copied; the URL is that of the private copy.
+
+    Args:
+        url: URL of the storage.
+        study: Name of the study.
+        advice: End of the message about a missing study, after "holds no study NAME".
+
+    Raises:
+        SearchError: The storage cannot be read, or it does not hold the study.
+    """
     name = without_password(url)
-    try:
-        with snapshot(url) as copy:
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(snapshot(url))
             has_study = _has_study(copy, study)
-    except FBNetError:
-        raise
-    except Exception as error:  # database drivers may raise anything
-        raise SearchError(f"cannot read storage {name!r}: {first_line(error)}") from error
-    if not has_study:
-        raise SearchError(
-            f"storage {name!r} holds no study {study!r} to report on or to evolve from; pass the "
-            "storage of the search on the command line: SEARCH.STORAGE URL"
-        )
+        except FBNetError:
+            raise
+        except Exception as error:  # database drivers may raise anything
+            raise SearchError(f"cannot read storage {name!r}: {first_line(error)}") from error
+        if not has_study:
+            raise SearchError(f"storage {name!r} holds no study {study!r} {advice}")
+        yield copy
 
 
 def is_new_database(url: str) -> bool:

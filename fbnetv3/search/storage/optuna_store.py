@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,10 +55,11 @@ class OptunaStore:
         full_epochs: Number of epochs of a full training in a search with rungs, which stops most
             trainings after fewer epochs; complete trials with fewer are stored as pruned trials.
             None: every trial trains in full.
+        creates: Whether the study is created if the storage lacks it.
 
     Raises:
-        SearchError: The storage cannot be opened, or the study has several directions, or another
-            one than ``direction``.
+        SearchError: The storage cannot be opened, lacks a study that is not to be created, or the
+            study has several directions, or another one than ``direction``.
     """
 
     def __init__(
@@ -67,17 +70,18 @@ class OptunaStore:
         name: str | None = None,
         direction: str = MAXIMIZE,
         full_epochs: int | None = None,
+        *,
+        creates: bool = True,
     ) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._distributions = {p.name: _distribution(p) for p in space.parameters}
         self._name = without_password(name or url)
         self._full_epochs = full_epochs
         self._unsaved: dict[str, dict[str, Any]] = {}
         try:
             self._lock = study_lock(url, study)
-            self._study = _open_study(url, study, direction)
+            with _without_news_of_studies():
+                open_study = _create_study if creates else _load_study
+                self._study = open_study(url, study, direction)
         except SearchError:
             raise
         except Exception as error:  # Optuna and its database drivers may raise anything
@@ -209,7 +213,45 @@ class OptunaStore:
             return self._study.user_attrs
 
 
-def _open_study(url: str, study: str, direction: str) -> optuna.Study:
+class _NoNews(logging.Filter):
+    """Drops the messages below warnings of the thread that made the filter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread or record.levelno >= logging.WARNING
+
+
+@contextmanager
+def _without_news_of_studies() -> Iterator[None]:
+    """Drops Optuna's messages that this thread has created a study, or uses one.
+
+    Optuna's verbosity stays as it is, since it is a setting of the user's program.
+    """
+    import optuna
+    from optuna.storages import RDBStorage
+
+    news = _NoNews()
+    loggers = [logging.getLogger(kind.__module__) for kind in (optuna.Study, RDBStorage)]
+    for logger in loggers:
+        logger.addFilter(news)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(news)
+
+
+def _load_study(url: str, study: str, direction: str) -> optuna.Study:
+    """Returns a study of a storage, to which nothing is written."""
+    import optuna
+
+    return optuna.load_study(study_name=study, storage=open_storage(url))
+
+
+def _create_study(url: str, study: str, direction: str) -> optuna.Study:
     """Returns a study of a storage, which is created if the storage lacks it.
 
     If two processes create the tables of a new database, or the study in it, at the same time, one

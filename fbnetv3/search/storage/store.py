@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 
+_NOT_WRITTEN = (
+    "that a search with read_only=True could read, and such a search writes none; give the storage "
+    "and the study of a search that has begun, or leave out read_only"
+)
+"""End of the message about a storage without a study; see ``stored_study`` in ``database.py``."""
+
+
 class TrialStore(Protocol):
     """Stores the finished trials of a study, which is one search. Each result is written once."""
 
@@ -135,13 +142,14 @@ def open_store(
         space: Space of the candidates.
         study: Name of the study.
         read_only: Whether to return a copy of the storage's content in memory. A SQLite file, which
-            may be untrusted, is then read from a private copy.
+            may be untrusted, is then read from a private copy. Nothing is written, and a storage
+            without the study is refused.
         direction: Direction of the study: ``maximize`` or ``minimize``.
         full_epochs: Number of epochs of a whole training in a search with rungs; a trial with fewer
             is stored as a pruned trial of Optuna. None: every training is whole.
 
     Raises:
-        SearchError: The storage cannot be opened.
+        SearchError: The storage cannot be opened, or ``read_only`` is set and it lacks the study.
         MissingPackageError: Optuna or SQLAlchemy is not installed.
     """
     if url is None:
@@ -149,12 +157,12 @@ def open_store(
     for package in ("optuna", "sqlalchemy"):
         require(package, "search")
     # Imported here, because a search in memory needs neither package.
-    from fbnetv3.search.storage.database import snapshot, url_text
+    from fbnetv3.search.storage.database import stored_study, url_text
     from fbnetv3.search.storage.optuna_store import OptunaStore
 
     text, study = url_text(url), as_name("study", study)
     if read_only:
-        with snapshot(text) as copy:
-            store = OptunaStore(copy, space, study, text, direction, full_epochs)
+        with stored_study(text, study, _NOT_WRITTEN) as copy:
+            store = OptunaStore(copy, space, study, text, direction, full_epochs, creates=False)
             return MemoryStore(store.load(), store.attrs(), store.description())
     return OptunaStore(text, space, study, None, direction, full_epochs)

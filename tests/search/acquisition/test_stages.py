@@ -109,6 +109,17 @@ def test_no_early_stop_without_epochs_or_before_the_last_one() -> None:
     assert late.epoch is None
 
 
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [((0, 1, 2, 3), 1), ((0, 2, 5), 2), ((0, 1), None), ((0, 3), None), ((1, 2, 3), 1)],
+)
+def test_epoch_0_is_no_early_stop(epochs: tuple[int, ...], expected: int | None) -> None:
+    stop = find_early_stop([dict.fromkeys(epochs, float(i)) for i in range(8)], 0.9)
+    assert stop is not None
+    assert stop.epochs == list(epochs)
+    assert stop.epoch == expected
+
+
 def test_rates_fall_from_the_mean_score_to_the_best() -> None:
     scores = np.array([0.0, 1.0, 2.0, 5.0])  # mean 2
     crossing, mutation = adaptive_rates(scores, scores, variables=100)

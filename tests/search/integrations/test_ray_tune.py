@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fbnetv3.search import SearchError, Trial
+from fbnetv3.search import Constraint, SearchError, SearchSettings, Trial
 from tests.search import problem
 from tests.search.executors.ray_clusters import imported
 
@@ -131,6 +131,10 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
         ({"direction": "minimize"}, "direction= is not allowed, since mode= sets it"),
         ({"ahead": 2}, "ahead= is not allowed"),
         ({"rungs": [1, 3]}, "rungs= is not allowed, since a trainable is not told the epoch"),
+        ({"final_seeds": 2}, "final_seeds= is not allowed, since a trainable is not told the seed"),
+        ({"settings": SearchSettings(final_seeds=2)}, "final_seeds= is not allowed"),
+        ({"settings": SearchSettings(rungs=(1, 3))}, "rungs= is not allowed"),
+        ({"settings": SearchSettings(ahead=1)}, "ahead= is not allowed"),
         ({"mode": "up"}, "mode='up' is unknown; allowed: max, min"),
     ],
 )
@@ -139,6 +143,56 @@ def test_arguments_that_do_not_apply_are_refused(changes: dict[str, Any], messag
         _searcher(**changes)
     with pytest.raises(SearchError, match="needs metric= and mode="):
         _searcher(metric=None, mode=None).suggest("t0")
+
+
+_MEMORY = Constraint("memory", upper=20.0)
+_NAMED: list[tuple[str, dict[str, Any]]] = [
+    ("top1", {"objectives": ["top1", "-memory"]}),
+    ("top1", {"objectives": ["-macs", "top1"]}),
+    ("top1", {"objectives": ["top1"], "score_constraints": [_MEMORY]}),
+    ("reward", {"score_constraints": [_MEMORY]}),
+    ("reward", {"objectives": ["score", "-macs"]}),
+    ("reward", {"objectives": ["score", "-macs"], "score_constraints": [_MEMORY]}),
+]
+
+
+def _metrics(config: dict[str, Any], first: str) -> dict[str, float]:
+    memory = float(problem.statistics([config])["macs"][0]) ** 0.5
+    return {first: _quality(config), "memory": memory, "other": 1.0}
+
+
+@pytest.mark.parametrize(("metric", "changes"), _NAMED, ids=str)
+def test_scores_are_the_metrics_of_their_names(
+    metric: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    def evaluate(trial: Trial) -> Any:
+        values = _metrics(trial.config, "score")
+        trial.report(1, values["score"])
+        by_name = {n: values["memory" if n == "memory" else "score"] for n in trial.score_names}
+        return by_name or values["score"]
+
+    searcher = _searcher(metric=metric, **changes)
+    while isinstance(config := searcher.suggest("t"), dict):
+        searcher.on_trial_complete("t", {**_metrics(config, metric), "training_iteration": 1})
+    expected = problem.search(constraints=[], **{**ARGUMENTS, **changes}).run(evaluate)
+    trials = searcher.search.result().trials
+    assert problem.summary(searcher.search.result()) == problem.summary(expected)
+    assert [t.scores for t in trials] == [t.scores for t in expected.trials]
+    searcher.save(str(tmp_path / "state"))
+    again = _searcher(metric=None, mode=None, **changes)
+    again.restore(str(tmp_path / "state"))
+    assert again.suggest("more") == "FINISHED"
+    assert [t.scores for t in again.search.result().trials] == [t.scores for t in trials]
+
+
+def test_a_missing_score_and_another_first_score_are_told() -> None:
+    searcher = _searcher(metric="reward", score_constraints=[_MEMORY])
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", {"reward": 1.0, "memory": math.inf})
+    (trial,) = searcher.search.finished_trials()
+    assert trial.reason == "Ray Tune: the trial t0 ended without a finite memory"
+    with pytest.raises(SearchError, match=r"metric='loss' is not the first score.*metric='top1'"):
+        _searcher(metric="loss", objectives=["top1", "-memory"]).suggest("t0")
 
 
 def _trainable(config: dict[str, Any]) -> None:

@@ -101,6 +101,20 @@ def test_the_bar_names_the_unit_of_reported_scores(unit: str) -> None:
     assert progress._bar.tasks[0].fields["note"] == f"t0 at {unit} 20: 0.50"
 
 
+def test_the_bar_has_each_seed_of_a_finalist() -> None:
+    progress = SearchProgress(2, stream := io.StringIO())
+    trials = [Trial("t0", i, 1, {}, stage="fine", replicate=i) for i in range(2)]
+    for trial in trials:
+        trial.report(1, 0.5)
+        progress.show(Event("report", trial))
+    note = progress._bar.tasks[0].fields["note"]
+    assert note == "t0 at epoch 1: 0.50, t0_seed1 at epoch 1: 0.50"
+    trials[1].finish(0.75)
+    progress.show(Event("finish", trials[1]))
+    assert progress._bar.tasks[0].fields["note"] == "best 0.75  t0 at epoch 1: 0.50"
+    assert "t0_seed1  0.75" in stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (9e4, "25.0 h")],

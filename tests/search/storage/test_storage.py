@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 
 from fbnetv3.search import Choice, IntRange, JointNAS, SearchError, SearchSpace, Trial, When
+from fbnetv3.search.checks import MAX_EPOCHS
 from fbnetv3.search.storage.optuna_store import OptunaStore
 from fbnetv3.search.storage.store import MemoryStore, TrialStore
 from tests.search import problem
@@ -44,6 +50,91 @@ def test_trials_are_loaded_in_the_order_of_their_numbers(store: TrialStore) -> N
         assert after.reports[1] == 0.25
 
 
+def test_a_search_whose_reports_begin_at_epoch_0_continues(tmp_path: Path) -> None:
+    def evaluate(trial: Trial) -> float:
+        score = problem.quality(trial.config)
+        for epoch in range(trial.max_epochs or 5):
+            trial.report(epoch, score)
+        return score
+
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    result = problem.search(storage=url, pool_size=64).run(evaluate)
+    assert result.early_stop is not None
+    assert result.early_stop.epoch == 1
+    again = problem.search(storage=url, pool_size=64).result()
+    assert problem.summary(again) == problem.summary(result)
+
+
+def test_the_last_epoch_that_can_be_reported_is_stored(store: TrialStore) -> None:
+    trial = _trial(0)
+    trial.report(MAX_EPOCHS, 0.5)
+    with pytest.raises(SearchError, match="report: epoch=2147483648 is not allowed; allowed: who"):
+        trial.report(MAX_EPOCHS + 1, 0.5)
+    trial.finish(0.5)
+    store.add(trial)
+    assert store.load()[0].reports == {MAX_EPOCHS: 0.5}
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+def _without_tables(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+
+
+def _other_study(path: Path) -> None:
+    OptunaStore(f"sqlite:///{path}", SPACE, "other")
+
+
+@pytest.mark.parametrize("make", [None, _empty, _without_tables, _other_study])
+def test_a_read_only_search_creates_no_study(
+    make: Callable[[Path], None] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "search.db"
+    if make is not None:
+        make(path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(SearchError, match="holds no study 'jointnas' that a search with read_only"):
+        problem.search(storage=f"sqlite:///{path}", read_only=True, pool_size=16)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "nowhere", "postgresql://127.0.0.1:9/none"])
+def test_a_read_only_search_of_no_storage_is_one_line(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"holds no study|cannot read storage") as error:
+        problem.search(storage=url, read_only=True, pool_size=16)
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_that_is_not_to_be_created_is_loaded_or_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    OptunaStore(url, SPACE, "other")
+    assert OptunaStore(url, SPACE, "other", creates=False).load() == []
+    with pytest.raises(SearchError, match="cannot open storage"):
+        OptunaStore(url, SPACE, "jointnas", creates=False)
+    assert optuna.get_all_study_names(url) == ["other"]
+
+
+@pytest.mark.parametrize("level", [optuna.logging.DEBUG, optuna.logging.INFO, optuna.logging.ERROR])
+def test_optunas_verbosity_stays_that_of_the_program(level: int, tmp_path: Path) -> None:
+    before, handler = optuna.logging.get_verbosity(), logging.StreamHandler(lines := io.StringIO())
+    logging.getLogger("optuna").addHandler(handler)
+    try:
+        optuna.logging.set_verbosity(level)
+        url = f"sqlite:///{tmp_path / 'search.db'}"
+        for _ in range(2):  # creates the study, and opens it
+            OptunaStore(url, SPACE).attrs()
+        assert optuna.logging.get_verbosity() == level
+        assert not lines.getvalue()
+        optuna.create_study(storage=url, study_name="of the program")
+        assert ("study created" in lines.getvalue()) == (level <= optuna.logging.INFO)
+    finally:
+        logging.getLogger("optuna").removeHandler(handler)
+        optuna.logging.set_verbosity(before)
+
+
 def test_failures_keep_their_reason(store: TrialStore) -> None:
     trial = _trial(0)
     trial.finish(None, "out of memory")
@@ -52,8 +143,6 @@ def test_failures_keep_their_reason(store: TrialStore) -> None:
 
 
 def test_an_optuna_study_has_the_values_that_dashboards_show(tmp_path: Path) -> None:
-    import optuna
-
     url = f"sqlite:///{tmp_path / 'search.db'}"
     result = problem.search(storage=url).run(problem.evaluate)
     study = optuna.load_study(study_name="jointnas", storage=url)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from fbnetv3.search import SearchError, Trial
@@ -186,6 +187,27 @@ def test_postgres_keeps_the_same_trials_as_memory(
     # the stored trials alone give the result
     again = problem.search(storage=server.url, study="same").run(lambda t: pytest.fail("again"))
     assert problem.summary(again) == expected
+
+
+def test_a_read_only_search_writes_nothing_to_a_server(server: postgres.Server) -> None:
+    small = {"study": "read", "iterations": 1, "finalists": 0, "pool_size": 64}
+    result = problem.search(storage=server.url, **small).run(problem.evaluate)
+    engine = create_engine(with_driver(server.url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE empty"))
+        connection.execute(text("CREATE ROLE reader LOGIN IN ROLE pg_read_all_data"))
+        connection.execute(text("ALTER ROLE reader SET default_transaction_read_only = on"))
+    empty = make_url(server.url).set(database="empty")
+    reader = make_url(server.url).set(username="reader")
+    again = problem.search(storage=reader, read_only=True, **small).result()
+    assert problem.summary(again) == problem.summary(result)
+    for url, study in ((empty, "read"), (reader, "unknown")):
+        with pytest.raises(SearchError, match=f"holds no study '{study}'"):
+            problem.search(storage=url, read_only=True, **{**small, "study": study})
+    engines = [engine, create_engine(with_driver(empty.render_as_string()))]
+    assert [inspect(e).has_table("studies") for e in engines] == [True, False]
+    for e in engines:
+        e.dispose()
 
 
 def test_a_restarted_server_costs_no_trial(server: postgres.Server, expected: list[Any]) -> None:
