@@ -11,6 +11,7 @@ from fbnetv3.config import CfgNode, ConfigError, get_cfg, iter_keys
 from fbnetv3.config.changes import completed, write_config
 from fbnetv3.config.node import same_value
 from fbnetv3.engine.checkpoint import BEST, Checkpointer, CheckpointError
+from fbnetv3.engine.checkpoint_files import damage
 from fbnetv3.engine.distributed import gather_numbers
 from fbnetv3.io import WriteError, refuse_links_out
 from fbnetv3.plain_yaml import parse_mapping
@@ -74,7 +75,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
             weights of a run, but no checkpoint that can be read.
     """
     latest, names = checkpointer.latest(), _names_of_run(checkpointer)
-    if latest is None and names == [BEST]:
+    if names == [BEST] and damage(checkpointer.folder / BEST) is None:
         latest = checkpointer.folder / BEST
     if latest is None and names:
         raise CheckpointError(

@@ -204,11 +204,13 @@ def _train(
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stderr(file):
         # Imported here so that warnings at import go to the candidate's log, too.
         from fbnetv3.engine.additions import Additions
-        from fbnetv3.engine.checkpoint import Checkpointer
+        from fbnetv3.engine.checkpoint_files import is_surely_damaged
         from fbnetv3.engine.errors import StoppedError
         from fbnetv3.training import train
 
-        if Checkpointer(log.parent).latest() is None:  # trained again from scratch
+        # Without a checkpoint, the candidate is trained again from scratch. One that cannot be read
+        # for now stays, and ends the trial with an error.
+        if all(map(is_surely_damaged, log.parent.glob(_CHECKPOINTS))):
             _remove(log.parent, _CHECKPOINTS, _WEIGHTS)
         try:
             train(

@@ -167,8 +167,9 @@ def test_other_content_than_scores_trains_again(
     assert _run(InProcess(), _candidate(tmp_path)) == expected
 
 
-def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Outcome) -> None:
-    evaluate, trial = _candidate(tmp_path)
+def _interrupt(folder: Path) -> None:
+    """Trains a candidate until it is interrupted after two epochs."""
+    evaluate, trial = _candidate(folder)
 
     def interrupt(epoch: int, score: float) -> None:
         if epoch == 2:
@@ -177,6 +178,10 @@ def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Out
     trial.on_report = interrupt
     with pytest.raises(KeyboardInterrupt):
         evaluate(trial)
+
+
+def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Outcome) -> None:
+    _interrupt(tmp_path)
     assert list(tmp_path.glob("*/checkpoint_*.pt"))
     next(tmp_path.glob("*/scores.json")).write_bytes(b"")
     assert _run(InProcess(), _candidate(tmp_path)) == expected
@@ -186,18 +191,23 @@ def test_damaged_scores_of_an_interrupted_training(tmp_path: Path, expected: Out
 def test_a_candidate_without_a_readable_checkpoint_is_trained_again(
     tmp_path: Path, expected: Outcome, is_deleted: bool
 ) -> None:
-    evaluate, trial = _candidate(tmp_path)
-
-    def interrupt(epoch: int, score: float) -> None:
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    trial.on_report = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(trial)
+    _interrupt(tmp_path)
     for path in tmp_path.glob("*/checkpoint_*.pt"):
         path.unlink() if is_deleted else path.write_bytes(path.read_bytes()[:-200])
         (path.parent / "model.safetensors").write_bytes(b"")
+    assert _run(InProcess(), _candidate(tmp_path)) == expected
+
+
+def test_checkpoints_that_cannot_be_read_for_now_stay(tmp_path: Path, expected: Outcome) -> None:
+    _interrupt(tmp_path)
+    moved = {path: path.rename(f"{path}.moved") for path in tmp_path.glob("*/checkpoint_*.pt")}
+    for path in moved:
+        path.symlink_to(path.name)  # too many levels of symbolic links
+    score, reason, _ = _run(InProcess(), _candidate(tmp_path))
+    assert score is None
+    assert "no checkpoint that can be read" in str(reason)
+    for path, place in moved.items():
+        place.replace(path)
     assert _run(InProcess(), _candidate(tmp_path)) == expected
 
 
