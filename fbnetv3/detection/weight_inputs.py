@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ from fbnetv3.detection.resnet_weights import is_torchvision
 from fbnetv3.errors import FBNetError, data_errors
 from fbnetv3.weights.errors import LoadError, WeightsFileError
 from fbnetv3.weights.load import Weights
-from fbnetv3.weights.metadata import check_metadata
 from fbnetv3.weights.networks import preprocessing_of
 
 FORMAT, MEAN, STD = "INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"
@@ -32,20 +32,20 @@ def classifier_input(weights: Weights) -> dict[str, Any]:
 
     Returns:
         Mapping from a config key to its value: RGB, and the mean and the standard deviation of
-        pixels from 0 to 255.
-
-    Raises:
-        WeightsFileError: The preprocessing in the metadata is not valid.
+        pixels from 0 to 255. Only RGB if the metadata, which other programs may have written, have
+        no such numbers where this project has them.
     """
-    check_metadata(weights.metadata, weights.source)
-    with data_errors(WeightsFileError, f"the preprocessing in the metadata of {weights.source}"):
-        saved = preprocessing_of(weights.metadata)
-        mean, std = saved.get("mean", imagenet.MEAN), saved.get("std", imagenet.STD)
-        return {FORMAT: "RGB", MEAN: _of_255(mean), STD: _of_255(std)}
-
-
-def _of_255(values: Sequence[float]) -> list[float]:
-    return [round(255 * float(value), 4) for value in values]
+    try:
+        with data_errors(WeightsFileError, weights.source):
+            saved = preprocessing_of(weights.metadata)
+            mean, std = (
+                [round(255 * float(value), 4) for value in saved.get(key, default)]
+                for key, default in (("mean", imagenet.MEAN), ("std", imagenet.STD))
+            )
+    except FBNetError:
+        return {FORMAT: "RGB"}
+    is_valid = (len(mean), len(std)) == (3, 3) and all(map(math.isfinite, mean)) and min(std) > 0
+    return {FORMAT: "RGB", MEAN: mean, STD: std} if is_valid else {FORMAT: "RGB"}
 
 
 def detector_input(weights: Weights) -> dict[str, Any]:
@@ -84,33 +84,38 @@ def resnet_input(weights: Weights, cfg: CfgNode) -> dict[str, Any]:
         Mapping from a config key to its value. All of Caffe2's ResNets were trained on BGR images.
 
     Raises:
-        LoadError: The weights are those of torchvision, and the config does not fit them.
-        WeightsFileError: The preprocessing in the metadata is not valid.
+        LoadError: The weights are those of a ResNet of torchvision, and the config has other
+            strides, or other images than the file states.
     """
     if is_torchvision(weights.tensors, weights.metadata):
-        _check_torchvision(weights, cfg)
+        return _torchvision_input(weights, cfg)
     return {FORMAT: "BGR"} if "res2_0_branch2a_w" in weights.tensors else {}
 
 
-def _check_torchvision(weights: Weights, cfg: CfgNode) -> None:
-    """Checks that a config has the values that a ResNet of torchvision needs.
+def _torchvision_input(weights: Weights, cfg: CfgNode) -> dict[str, Any]:
+    """Returns the values of the config that a ResNet of torchvision needs.
 
     Bottleneck blocks of torchvision have their stride in the 3x3 convolution, those of detectron2's
-    MSRA weights in the first 1x1 convolution; the tensors have the same shapes.
+    MSRA weights in the first 1x1 convolution; the tensors have the same shapes. The names of the
+    tensors say nothing of the images: those of ImageNet's training are assumed if the file does not
+    state others, and a config may have other ones.
 
     Raises:
-        LoadError: Keys of the config have other values; the message has the keys and the values.
-        WeightsFileError: The preprocessing in the metadata is not valid.
+        LoadError: The config has other strides, or other images than the file states; the message
+            has the keys and the values.
     """
     needed = classifier_input(weights)
     if cfg.MODEL.RESNETS.DEPTH >= _BOTTLENECK_DEPTH:
         needed[STRIDE_IN_1X1] = False
-    if wrong := _other_values(needed, cfg):
+    wrong = _other_values(needed, cfg)
+    states_images = "mean" in weights.metadata or weights.metadata.get("author") == "torchvision"
+    if wrong and (states_images or STRIDE_IN_1X1 in wrong):
         raise LoadError(
             f"{weights.source}: the weights of a ResNet of torchvision need other values in the "
             f"config: {wrong}; set these keys, or use weights of detectron2 such as "
             "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
         )
+    return needed
 
 
 def other_input(needed: Mapping[str, Any], cfg: CfgNode) -> str:

@@ -91,7 +91,7 @@ def _results(
         outputs = detector.outputs_of_all([image for _, image in batch])
     results = []
     for (image_id, _), output in zip(batch, outputs, strict=True):
-        corners = output["boxes"].double().cpu()
+        corners = output["boxes"].cpu().double()  # MPS has no float64
         # x, y, width, height
         boxes = torch.cat((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
         columns = (boxes.tolist(), output["scores"].tolist(), output["labels"].tolist())

@@ -156,12 +156,12 @@ def resnet_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("file", "options", "wrong"),
     [
-        ("18.pth", R18, {"INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"}),
         ("18.pth", [*R18, *RGB], set()),
         ("50.pth", RGB, {"MODEL.RESNETS.STRIDE_IN_1X1"}),
-        ("50.pth", [*RGB, *STRIDE, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT"}),
-        ("50.pth", [*RGB, *STRIDE, "MODEL.PIXEL_MEAN", MEAN[::-1]], {"MODEL.PIXEL_MEAN"}),
-        ("50.pth", [*RGB, *STRIDE, "MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], {"MODEL.PIXEL_STD"}),
+        ("50.pth", [*RGB, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT", "MODEL.RESNETS.STRIDE_IN_1X1"}),
+        ("50.pkl", [*RGB, *STRIDE, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT"}),
+        ("50.pkl", [*RGB, *STRIDE, "MODEL.PIXEL_MEAN", MEAN[::-1]], {"MODEL.PIXEL_MEAN"}),
+        ("50.pkl", [*RGB, *STRIDE, "MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], {"MODEL.PIXEL_STD"}),
         ("50.pth", [*RGB, *STRIDE, "MODEL.PIXEL_MEAN", [123.7, 116.8, 103.9]], set()),
         ("50.pkl", RGB, {"MODEL.RESNETS.STRIDE_IN_1X1"}),
         ("50.pkl", [*RGB, *STRIDE], set()),
@@ -183,6 +183,40 @@ def test_a_config_that_is_not_that_of_torchvision(
     named = re.findall(r"([A-Z_.0-9]+) [^(]+ \(not ", str(caught.value))
     assert set(named) == wrong
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "named"),
+    [
+        ("18.pth", R18, {"INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"}),
+        ("18.pth", [*R18, *RGB, "MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], {"MODEL.PIXEL_STD"}),
+        ("50.pth", [*RGB, *STRIDE, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT"}),
+    ],
+)
+def test_a_resnet_of_ones_own_may_have_other_images_than_torchvisions(
+    resnet_files: Path, file: str, options: list[Any], named: set[str]
+) -> None:
+    """Its file has torchvision's names, but does not say on which images it was trained."""
+    model, full = _resnet_detector(*options)
+    warning = load_detector_weights(model, str(resnet_files / file), full).other_input
+    assert set(re.findall(r"([A-Z_.0-9]+) [^(]+ \(not ", warning)) == named
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"classes": 10}, {"resolution": (224, 224)}, {"mean": torch.zeros(3)}, {"std": [1.0]},
+        {"config": "a: [b"}, {"mean": "black"}, {"std": [0.0, 1.0, 1.0]},
+    ],
+)  # fmt: skip
+def test_metadata_of_other_programs_refuse_no_backbone(
+    tiny: Make, shapes: Path, tmp_path: Path, metadata: dict[str, Any]
+) -> None:
+    arch = Arch.from_yaml((shapes / "tiny.yaml").read_text(), file="tiny.yaml")
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": build_model(arch, num_classes=5).state_dict(), **metadata}, path)
+    detector, full = build_detector(tiny(), ["square", "disc"], CPU)
+    assert load_detector_weights(detector, str(path), full).loaded
 
 
 @pytest.mark.parametrize(
