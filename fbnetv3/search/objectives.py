@@ -112,18 +112,14 @@ def as_objectives(value: object) -> tuple[str, ...]:
     """
     if value is None:
         return ONE_SCORE
-    items = [text.strip() for text in as_items("objectives", value, str, f"names: {_EXAMPLE}")]
-    names = [name_of(text) for text in items]
-    texts = tuple(
-        f"-{name}" if text.startswith("-") else name
-        for text, name in zip(items, names, strict=True)
-    )
+    texts = tuple(text.strip() for text in as_items("objectives", value, str, f"names: {_EXAMPLE}"))
+    names = [name_of(text) for text in texts]
     if not names or not all(names):
         raise SearchError(f"objectives={short(list(texts))} lacks a name; allowed: {_EXAMPLE}")
     for name in names:
         if names.count(name) > 1:
             raise SearchError(f"objectives={short(list(texts))} has {name!r} twice; keep one")
-    if f"-{SCORE}" in texts:
+    if any(text.startswith("-") and name_of(text) == SCORE for text in texts):
         raise SearchError(
             "objectives: '-score' is not allowed; write 'score', and direction='minimize' if the "
             "lowest score is the best"

@@ -105,7 +105,6 @@ def evaluator_config(setup: SearchSetup) -> dict[str, Any]:
 
 _SCORE_KEYS = (
     "SEARCH.CLASSES",
-    "SEARCH.EVALUATOR",
     "SEARCH.FINAL_CLASSES",
     "SEARCH.HOLD_OUT",
     "SEARCH.HOLD_OUT_SAMPLING",

@@ -36,7 +36,8 @@ def open_space(name: str, fixed: Mapping[str, Any], network: str, side: int) -> 
                 raise SearchError(
                     f"SEARCH.FIX fixes {', '.join(fixed)} of the space {name}, which is registered "
                     f"as a finished {type(table).__name__}; give it fixed= where it is made, or "
-                    'return its table, and set SEARCH.FIX "[]"'
+                    'return its table, and set SEARCH.FIX "[]", in a new OUTPUT_DIR if the search '
+                    "has begun"
                 )
             return table
         table = named(table, name) if isinstance(table, Mapping) else table

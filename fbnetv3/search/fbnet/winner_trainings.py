@@ -12,7 +12,7 @@ from typing import Any
 from fbnetv3.config import CfgNode, get_cfg, get_value, iter_keys
 from fbnetv3.config.node import same_value
 from fbnetv3.config.precedence import EXCLUSIVE_KEYS
-from fbnetv3.config.recipes import RECIPE_KEYS
+from fbnetv3.config.recipes import NESTEROV_OPTIMIZERS, RECIPE_KEYS
 from fbnetv3.engine.metrics import last_scores
 from fbnetv3.errors import FBNetError
 from fbnetv3.io import read_text
@@ -147,6 +147,8 @@ def _candidate_values(cfg: CfgNode, folder: Path) -> dict[str, Any]:
     for epochs, iterations in EXCLUSIVE_KEYS.items():
         if get_value(cfg, epochs) > 0:
             values.pop(iterations, None)  # not written, since it is not read
+    if cfg.SOLVER.OPTIMIZER not in NESTEROV_OPTIMIZERS:
+        values.pop("SOLVER.NESTEROV", None)  # not read; version 0.1 wrote another default
     names = {key: Path(str(values[key])).name for key in FILE_KEYS if values.get(key)}
     arch = folder / names.get("MODEL.ARCH", "")
     if arch.name.endswith("_arch.yaml") and arch.is_file():

@@ -236,8 +236,6 @@ def test_added_keys_do_not_change_what_identifies_a_search() -> None:
     assert not {*ADDED_KEYS} & {*values_affecting_scores(cfg), *evaluator_config(SearchSetup(cfg))}
     cfg.SEARCH.FINAL_CLASSES = 10
     assert evaluator_config(SearchSetup(cfg))["SEARCH.FINAL_CLASSES"] == 10
-    cfg.SEARCH.EVALUATOR = "mine"
-    assert evaluator_config(SearchSetup(cfg))["SEARCH.EVALUATOR"] == "mine"
     cfg.SEARCH.HOLD_OUT_SAMPLING = "random"
     assert values_affecting_scores(cfg)["SEARCH.HOLD_OUT_SAMPLING"] == "random"
     assert evaluator_config(SearchSetup(cfg))["SEARCH.HOLD_OUT_SAMPLING"] == "random"

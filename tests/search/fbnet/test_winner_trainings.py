@@ -148,6 +148,7 @@ def test_a_winner_without_a_training_is_replaced(setup: SearchSetup, tmp_path: P
     ("opts", "keys"),
     [
         (["SEED", 3, "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 1], ""),
+        (["SOLVER.NESTEROV", False], ""),  # as version 0.1 wrote it; rmsprop does not read the key
         (["SOLVER.BASE_LR", 7.0, "MODEL_EMA.DECAY", 0.5], "MODEL_EMA.DECAY, SOLVER.BASE_LR"),
         (["MODEL.ARCH", "fbnetv3_a"], "MODEL.ARCH"),
         (
