@@ -79,7 +79,7 @@ def test_a_folder_that_holds_no_run(
         (["SEARCH.LATENCY_TABLE", "no.json"], ["no.json"]),
         (
             ["SEARCH.CANDIDATES", "nowhere://bucket/run"],
-            ["SEARCH.CANDIDATES='nowhere://bucket/run/"],
+            ["SEARCH.CANDIDATES='nowhere://bucket/run': Protocol not known: nowhere; give"],
         ),
     ],
 )
