@@ -87,10 +87,10 @@ def random_configs(space: FBNetSpace, count: int, seed: int) -> list[dict[str, A
 
 
 def _first_distinct(archs: Iterator[Arch], count: int) -> list[Arch]:
-    distinct: dict[str, Arch] = {}
+    distinct: dict[Arch, None] = {}
     while len(distinct) < count and (arch := next(archs, None)) is not None:
-        distinct.setdefault(arch.to_yaml(), arch)
-    return list(distinct.values())
+        distinct.setdefault(arch)
+    return list(distinct)
 
 
 def corner_archs(space: FBNetSpace, num_classes: int) -> list[Arch]:
