@@ -20,12 +20,12 @@ LONG = {"SOLVER__MAX_EPOCHS": 12.0, "SOLVER__CHECKPOINT_EPOCHS": 1.0}
 
 @pytest.mark.slow
 def test_two_processes_train_the_same_however_they_were_started(
-    command: Command, start: Start, tmp_path: Path
+    command: Command, start: Start, fork: Start, tmp_path: Path
 ) -> None:
     flag, torchrun, machines = tmp_path / "flag", tmp_path / "torchrun", tmp_path / "machines"
-    finish(start(command("--num-processes", "2", OUTPUT_DIR=str(flag))))
+    finish(fork(command("--num-processes", "2", OUTPUT_DIR=str(flag))))
     finish(start(command(launcher=TORCHRUN, OUTPUT_DIR=str(torchrun))))
-    for process in two_machines(command, start, OUTPUT_DIR=str(machines)):
+    for process in two_machines(command, fork, OUTPUT_DIR=str(machines)):
         finish(process)
     assert_same_run(flag, torchrun)
     assert_same_run(flag, machines)

@@ -56,7 +56,8 @@ def test_two_processes_train_as_one(
     if how == "flag":
         line = command("--num-processes", "2", OUTPUT_DIR=str(two), **options)
     else:
-        line = command(launcher=TORCHRUN, OUTPUT_DIR=str(two), **options)
+        finish(fork(command(OUTPUT_DIR=str(two), SEED=1, **options)))  # other weights
+        line = command("--overwrite", launcher=TORCHRUN, OUTPUT_DIR=str(two), **options)
     second, stderr = finish(start(line))
     assert "10 x 2 process(es)" in stderr
     assert "over the 20 images of all 2 processes" in stderr
@@ -145,7 +146,7 @@ def test_a_killed_rank_ends_the_others(
 def test_torchrun_names_a_killed_rank_and_goes_on(
     command: Command, start: Start, fork: Start, tmp_path: Path
 ) -> None:
-    long = {"SOLVER__MAX_EPOCHS": 20.0, "SOLVER__CHECKPOINT_EPOCHS": 1.0, "TEST__EVAL_EPOCHS": 5.0}
+    long = {"SOLVER__MAX_EPOCHS": 12.0, "SOLVER__CHECKPOINT_EPOCHS": 1.0, "TEST__EVAL_EPOCHS": 4.0}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(fork(command("--num-processes", "2", OUTPUT_DIR=str(whole), **long)))
     process = start(command(launcher=TORCHRUN, OUTPUT_DIR=str(broken), **long))
@@ -156,7 +157,8 @@ def test_torchrun_names_a_killed_rank_and_goes_on(
     assert time.monotonic() - begun < ENDS_WITHIN
     assert_torchrun_names(stderr, 1)
     assert stderr.count("Traceback") == 1  # torchrun's own
-    finish(start(command("--resume", launcher=TORCHRUN, OUTPUT_DIR=str(broken), **long)))
+    # under torchrun, the test of stops resumes
+    finish(fork(command("--num-processes", "2", "--resume", OUTPUT_DIR=str(broken), **long)))
     assert_same_run(whole, broken)
 
 
@@ -181,14 +183,13 @@ def test_bad_data_on_one_rank_ends_the_others(
 
 
 @pytest.mark.slow
-def test_overwriting_and_resuming_with_two(
-    command: Command, start: Start, fork: Start, tmp_path: Path
-) -> None:
+def test_overwriting_and_resuming_with_two(command: Command, fork: Start, tmp_path: Path) -> None:
+    """Under torchrun, the test of two processes that train as one overwrites."""
     out, two = tmp_path / "out", ("--num-processes", "2")
     finish(fork(command(*two, **PLAIN)))
     _, stderr = finish(fork(command(*two, **PLAIN)), 2)
     assert "--overwrite" in stderr
-    finish(start(command("--overwrite", launcher=TORCHRUN, **PLAIN)))
+    finish(fork(command(*two, "--overwrite", **PLAIN)))
     assert last_state(out)["iteration"] == 6
     finish(fork(command("--resume", *two, **{**PLAIN, "SOLVER__MAX_EPOCHS": 2.0})))
     assert last_state(out)["iteration"] == 12

@@ -18,7 +18,7 @@ from tests.processes import Command, Start, finish
 from tests.runs import assert_same_run, last_state
 
 LONG: dict[str, Any] = {
-    "SOLVER__MAX_EPOCHS": 10.0,  # 60 iterations
+    "SOLVER__MAX_EPOCHS": 6.0,  # 36 iterations
     "SOLVER__CHECKPOINT_EPOCHS": 0.0,
     "SOLVER__CHECKPOINT_PERIOD": 7,
     "TEST__EVAL_EPOCHS": 2.0,
@@ -112,6 +112,6 @@ def test_a_full_disk_is_one_line(command: Command, fork: Start, full_disk: Path)
     assert last_state(full_disk / "out")["iteration"] >= 7
 
 
-def test_json_on_stdout(command: Command, start: Start) -> None:
-    stdout, _ = finish(start(command(SOLVER__MAX_EPOCHS=1.0)))
+def test_json_on_stdout(command: Command, fork: Start) -> None:
+    stdout, _ = finish(fork(command(SOLVER__MAX_EPOCHS=1.0)))
     assert {"val/top1", "val/top1_ema"} <= json.loads(stdout).keys()
