@@ -25,12 +25,11 @@ def test_files_are_timed_next_to_torch(
     monkeypatch.setattr(formats.FileRuntime, "problem", lambda self: problems[self.name])
     problems["openvino"] = "openvino not installed: pip install 'fbnetv3[openvino]'"
     path = tmp_path / "times.json"
-    argv = ["--formats", "eager,deploy", "onnx", "onnxruntime-int8", "openvino", "fbnetv3_a0"]
+    argv = ["--formats", "eager,deploy", "onnx", "onnxruntime-int8", "openvino", "fbnetv3_nano_a"]
     sizes = ["--resolution", "32", "--rounds", "2", "--batch-sizes", "1", "2"]
     assert benchmark.main([*argv, *sizes, "--json", str(path)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    note = "openvino: fbnetv3_a0 not timed: openvino not installed: pip install 'fbnetv3[openvino]'"
-    assert shown[-1] == note
+    assert shown[-1] == f"openvino: fbnetv3_nano_a not timed: {problems['openvino']}"
     rows = json.loads(path.read_text())["rows"]
     forms = ["eager", "deploy", "onnxruntime", "onnxruntime-int8"]
     assert [(row["batch"], row["form"]) for row in rows] == [(n, f) for n in (1, 2) for f in forms]
@@ -42,7 +41,7 @@ def test_ratios_are_medians_over_rounds_of_the_reference(monkeypatch: pytest.Mon
     """A slow round of the machine slows both forms, and leaves the ratio as it is."""
     times = {"eager": [0.2, 2.0, 0.4], "onnxruntime": [0.1, 1.0, 0.1]}
     monkeypatch.setattr(formats.measures, "alternate", lambda *_: times)
-    result = compare_formats(["fbnetv3_a0"], SMALL)
+    result = compare_formats(["fbnetv3_nano_a"], SMALL)
     first, second = result.times[:2]
     assert (first.speedup, first.ms, first.spread) == (1.0, pytest.approx(400), (1.0, 1.0))
     assert (second.speedup, second.ms) == (pytest.approx(2.0), pytest.approx(100))
@@ -64,7 +63,7 @@ def test_a_file_that_computes_something_else_is_not_timed(monkeypatch: pytest.Mo
         replace(formats.RUNTIMES["onnxruntime"], format=replace(format, write=wrong)),
     )
     monkeypatch.setattr(formats.measures, "alternate", lambda steps, *_: {n: [1.0] for n in steps})
-    result = compare_formats(["fbnetv3_a0"], SMALL)
+    result = compare_formats(["fbnetv3_nano_a"], SMALL)
     assert [time.form for time in result.times] == ["eager", "eager"]
     assert "differ by" in result.notes[0]
 
@@ -84,14 +83,14 @@ def test_unknown_words_are_refused(
 
 
 def test_networks_may_stand_behind_the_forms() -> None:
-    forms, networks = formats.split(["onnx-int8,eager", "timm", "timm/resnet18", "fbnetv3_a0"])
+    forms, networks = formats.split(["onnx-int8,eager", "timm", "timm/resnet18", "fbnetv3_nano_a"])
     assert forms == ["onnxruntime-int8", "eager", "timm"]
-    assert networks == ["timm/resnet18", "fbnetv3_a0"]
+    assert networks == ["timm/resnet18", "fbnetv3_nano_a"]
 
 
 def test_no_form_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats.FileRuntime, "problem", lambda self: "not installed")
     with pytest.raises(BenchmarkError, match="none of the forms"):
-        compare_formats(["fbnetv3_a0"], FormatSettings(("onnxruntime",), resolution=32))
+        compare_formats(["fbnetv3_nano_a"], FormatSettings(("onnxruntime",), resolution=32))
     with pytest.raises(FBNetError, match="unknown"):
-        compare_formats(["fbnetv3_a0"], FormatSettings(("onnxruntim",)))
+        compare_formats(["fbnetv3_nano_a"], FormatSettings(("onnxruntim",)))

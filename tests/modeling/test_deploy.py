@@ -31,7 +31,7 @@ def seed() -> None:
 # fbnet_a has convs with bias before batch norms, groups with shuffle, and skips; V3 has
 # squeeze-and-excitation; V2 ends with a pooling stage.
 @pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("name", ["FBNetV3_A0", "FBNetV3_B", "fbnet_a", "fbnet_c", "FBNetV2_L2"])
+@pytest.mark.parametrize("name", ["FBNetV3_B", "fbnet_a", "FBNetV2_L2"])
 def test_same_outputs(name: str, compile: bool) -> None:
     model = published(name)
     deployed = deploy(model, compile=compile)

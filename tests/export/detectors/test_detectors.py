@@ -55,9 +55,11 @@ def closest(actual: Boxes, expected: dict[str, torch.Tensor]) -> list[int]:
 
 def check_file(
     exported: ExportedDetector, detector: Detector, pictures: Pictures, kind: str = "float"
-) -> None:
+) -> Any:
+    """Returns the loaded file, as a pt2 file takes long to load."""
     network = DetectorNetwork(detector, kind)
-    run = in_image(DETECTOR_FORMATS[exported.format].load(exported.path), detector, network)
+    loaded = DETECTOR_FORMATS[exported.format].load(exported.path)
+    run = in_image(loaded, detector, network)
     for picture in pictures:
         (expected,) = detector([picture])
         assert len(expected["boxes"]) > 5
@@ -70,6 +72,7 @@ def check_file(
         assert classes.tolist() == expected["labels"].tolist()
     assert exported.box_difference < 0.01
     assert exported.milliseconds > 0
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +96,11 @@ def test_an_onnx_file_gives_the_boxes_of_the_detector(
 def test_other_files_give_the_boxes_of_the_detector(pictures: Pictures, tmp_path: Path) -> None:
     detector = make_detector(tmp_path, INPUT__MIN_SIZE_TEST=140, INPUT__MAX_SIZE_TEST=400)
     for exported in export(detector, tmp_path / "out", "pt2", "torchscript"):
-        check_file(exported, detector, pictures)
-        load = DETECTOR_FORMATS[exported.format].load(exported.path)
+        run, network = check_file(exported, detector, pictures), DetectorNetwork(detector)
         for height, width in ((40, 400), (300, 33)):  # elongated images
-            pixels = DetectorNetwork(detector).example(height, width)
-            expected = DetectorNetwork(detector)(pixels)
-            for actual, output in zip(load(pixels.numpy()), expected, strict=True):
+            pixels = network.example(height, width)
+            expected = network(pixels)
+            for actual, output in zip(run(pixels.numpy()), expected, strict=True):
                 np.testing.assert_allclose(actual, output.numpy(), atol=0.01)
     (exported,) = export(detector, tmp_path / "out", "onnx", input_type="uint8")
     check_file(exported, detector, pictures, "uint8")
