@@ -67,14 +67,15 @@ def test_a_changed_system_clock_changes_nothing(
     command: Command, start: Start, fork: Start, tmp_path: Path, moved_clock: dict[str, str]
 ) -> None:
     undisturbed, moved = tmp_path / "undisturbed", tmp_path / "moved"
-    finish(fork(command(OUTPUT_DIR=str(undisturbed), **LONG)))
+    changes = {**LONG, "SOLVER__MAX_EPOCHS": 10.0}  # the kill must come before the end
+    finish(fork(command(OUTPUT_DIR=str(undisturbed), **changes)))
     (tmp_path / "clock").write_text("+400d")
-    process = start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock)
+    process = start(command("--resume", OUTPUT_DIR=str(moved), **changes), **moved_clock)
     wait_for(moved, "checkpoint_*14.pt", process)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     (tmp_path / "clock").write_text("-400d")
-    finish(start(command("--resume", OUTPUT_DIR=str(moved), **LONG), **moved_clock))
+    finish(start(command("--resume", OUTPUT_DIR=str(moved), **changes), **moved_clock))
     times = [int(path.name.split(".")[3]) for path in moved.glob("events.out.tfevents.*")]
     assert max(times) - min(times) > 700 * 86400, "the clock was not moved"
     assert_same_run(moved, undisturbed)
