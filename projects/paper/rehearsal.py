@@ -35,12 +35,14 @@ SMALLER, FEWER = 8, 40
 0.5 % of the space of small images has 400M / 40 to 450M / 40 multiply-adds. Of the paper's space,
 0.3 % has 400M to 450M.
 """
-CLASSES, TRAIN_IMAGES, VAL_IMAGES, SIDE = 6, 28, 8, 40
+CLASSES, TRAIN_IMAGES, VAL_IMAGES, SIDE = 4, 28, 16, 40
 """Number of classes, numbers of images of each class, and side of an image in pixels."""
+AT_ONCE = 2
+"""Number of scalings, and of trainings, that run at the same time."""
 _TRAINING = {
     "SOLVER.MAX_EPOCHS": 2.0,
     "SOLVER.WARMUP_EPOCHS": 0.25,
-    "SOLVER.IMS_PER_BATCH": 8,
+    "SOLVER.IMS_PER_BATCH": 16,
     "SOLVER.REFERENCE_BATCH": 64,
     "MODEL_EMA.WARMUP": True,
     "MODEL.BN_MOMENTUM": 0.5,
@@ -50,12 +52,12 @@ _TRAINING = {
 _SEARCH = {
     "SEARCH.CONSTRAINTS": [f"{4e8 / FEWER:g} <= macs <= {8e8 / FEWER:g}"],
     "SEARCH.POOL_SIZE": 400,
-    "SEARCH.BATCH_SIZE": 4,
+    "SEARCH.BATCH_SIZE": 3,
     "SEARCH.ITERATIONS": 2,
     "SEARCH.WORKERS": 2,
-    "SEARCH.CLASSES": 4,
+    "SEARCH.CLASSES": 3,
     "SEARCH.FINAL_CLASSES": CLASSES,
-    "SEARCH.HOLD_OUT": 32,
+    "SEARCH.HOLD_OUT": 24,
     "SEARCH.EVOLUTION.BEST": 8,
     "SEARCH.EVOLUTION.RANDOM": 8,
     "SEARCH.EVOLUTION.CHILDREN": 4,
@@ -139,7 +141,7 @@ def make_imagenet(folder: Path, seed: int = 0) -> None:
 def rehearse(folder: Path) -> str:
     """Runs the commands of the page in a folder and returns what the last one prints.
 
-    Scalings that follow each other run two at a time, and so do trainings.
+    Scalings that follow each other run ``AT_ONCE`` at a time, and so do trainings.
 
     Args:
         folder: New or empty folder.
@@ -154,7 +156,7 @@ def rehearse(folder: Path) -> str:
         (folder / name).symlink_to(ROOT / name)
     outputs = []
     commands = [rehearsed(c, space) for c in commands_of(PAGE.read_text(encoding="utf-8"))]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         while commands:
             group = list(itertools.takewhile(partial(_is_like, commands[0]), commands))
             outputs = list(pool.map(lambda command: _run(command, folder), group))
@@ -179,14 +181,22 @@ def _run(command: Sequence[str], folder: Path) -> str:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
+    status, stdout, stderr = execute(command, folder, environment)
+    shown = shlex.join(["python", *command[1:]])
+    print(f"[{time.monotonic() - start:5.1f} s] {shown}", flush=True)
+    if status:
+        raise RuntimeError(f"{shown} failed:\n{stdout[-3000:]}\n{stderr[-3000:]}")
+    return stdout
+
+
+def execute(
+    command: Sequence[str], folder: Path, environment: dict[str, str]
+) -> tuple[int, str, str]:
+    """Runs a command in a folder; returns its exit status, standard output and standard error."""
     ran = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    shown = shlex.join(["python", *command[1:]])
-    print(f"[{time.monotonic() - start:5.1f} s] {shown}", flush=True)
-    if ran.returncode:
-        raise RuntimeError(f"{shown} failed:\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}")
-    return ran.stdout
+    return ran.returncode, ran.stdout, ran.stderr
 
 
 def main(argv: Sequence[str] | None = None) -> None:

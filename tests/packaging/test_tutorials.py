@@ -59,7 +59,9 @@ def test_the_code_of_a_tutorial_is_readable(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tutorial_runs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("nbmake")
-    command = [*("-m", "pytest", "--nbmake", "--nbmake-timeout=900", "-p", "no:cacheprovider")]
+    # Only the limit of this process counts: pyproject.toml has one for each test, nbmake has one.
+    limits = ["--timeout=0", "--nbmake-timeout=900"]
+    command = ["-m", "pytest", "--nbmake", *limits, "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     ran = subprocess.run(
         [sys.executable, *command, str(FOLDER / f"{name}.ipynb")],

@@ -26,6 +26,7 @@ from fbnetv3.search.storage.batch_log import BatchLog
 from fbnetv3.search.trial import Trial
 from projects.cifar10_jointnas import cases, family, figures, noise, trainings
 from projects.cifar10_jointnas.runs import open_log, share_first_batch
+from tests.forked import ForkedCommand
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "model_zoo" / "search" / "fbnetv3_cifar10_nano.yaml"
@@ -61,17 +62,22 @@ def _search(log: Path, *opts: Any) -> JointNAS:
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("logs")
-    joint, random = folder / "joint", folder / "random"
-    _search(joint)
+def joint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JointNAS]:
+    """The log of a finished search, and the search."""
+    log = tmp_path_factory.mktemp("logs") / "joint"
+    return log, _search(log)
+
+
+@pytest.fixture(scope="module")
+def logs(joint: tuple[Path, JointNAS]) -> tuple[Path, Path]:
+    random = joint[0].parent / "random"
     _search(random, "SEARCH.PREDICTOR", "random", "SEARCH.ITERATIONS", 3, "SEARCH.FINALISTS", 0)
-    return joint, random
+    return joint[0], random
 
 
-def test_a_search_is_restored_from_its_log(logs: tuple[Path, Path], tmp_path: Path) -> None:
-    search = _search(tmp_path / "log")
-    restored = open_log(logs[0])
+def test_a_search_is_restored_from_its_log(joint: tuple[Path, JointNAS]) -> None:
+    log, search = joint
+    restored = open_log(log)
     assert [(t.id, t.score) for t in restored.search.trials] == [
         (t.id, t.score) for t in search.trials
     ]
@@ -148,37 +154,55 @@ def _tiny_config(folder: Path) -> Path:
     return config
 
 
-def _run_trainings(folder: Path, *configs: Path) -> subprocess.CompletedProcess[str]:
-    """Trains configs with seed 3 and writes ``t.csv``."""
-    command = [
-        *(sys.executable, "-m", "projects.cifar10_jointnas.trainings", *map(str, configs)),
+def _arguments(folder: Path, *configs: Path) -> list[str]:
+    """Returns the command line that trains configs with seed 3 and writes ``t.csv``."""
+    return [
+        *map(str, configs),
         *("--csv", str(folder / "t.csv"), "--seeds", "3", "--out", str(folder / "out")),
-        *("--opts", "SOLVER.IMS_PER_BATCH", "32"),
+        *("--processes", "1", "--opts", "SOLVER.IMS_PER_BATCH", "32"),
     ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def _run_trainings(folder: Path, *configs: Path) -> int:
+    """Runs the command line here, and its trainings as processes that need not import anything."""
+
+    def forked(command: list[str], env: dict[str, str], **options: Any) -> None:
+        output = folder / "forked"
+        output.mkdir(exist_ok=True)
+        status = ForkedCommand(command, ROOT, env, output).wait(300)
+        if status:
+            raise subprocess.CalledProcessError(status, command)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["trainings", *_arguments(folder, *configs)])
+        patch.setattr(trainings.subprocess, "run", forked)
+        return trainings.main()
 
 
 @pytest.mark.slow
-def test_finished_trainings_are_not_repeated(tmp_path: Path) -> None:
+def test_finished_trainings_are_not_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, table = _tiny_config(tmp_path), tmp_path / "t.csv"
     bad = tmp_path / "bad.yaml"
     bad.write_text("MODEL: {ARCH: none_such}\n")
-    first = _run_trainings(tmp_path, config)
-    assert first.returncode == 0, first.stderr
+    assert _run_trainings(tmp_path, config) == 0
+    assert capsys.readouterr().out.startswith("tiny, seed 3: ")
     rows = trainings.read(table)
     assert [(r.case, r.seed, r.epoch) for r in rows] == [("tiny", 3, 1.0), ("tiny", 3, 2.0)]
     assert all(0 <= r.top1 <= 100 for r in rows)
-    second = _run_trainings(tmp_path, config)
-    assert second.returncode == 0
-    assert second.stdout == ""
+    assert _run_trainings(tmp_path, config) == 0
+    assert capsys.readouterr().out == ""
     assert trainings.read(table) == rows
-    with_bad = _run_trainings(tmp_path, config, bad)
+    command = [sys.executable, "-m", "projects.cifar10_jointnas.trainings"]
+    command += _arguments(tmp_path, config, bad)
+    with_bad = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert with_bad.returncode == 1
     assert "bad, seed 3 failed; see" in with_bad.stdout
     assert trainings.read(table) == rows
     # a case whose config has changed is trained again
     config.write_text(config.read_text().replace("MAX_EPOCHS: 2.0", "MAX_EPOCHS: 1.0"))
-    assert _run_trainings(tmp_path, config, bad).returncode == 1
+    assert _run_trainings(tmp_path, config, bad) == 1
     changed = trainings.read(table)
     assert [(r.case, r.epoch) for r in changed] == [("tiny", 1.0)]
     assert changed[0].config != rows[0].config

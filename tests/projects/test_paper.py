@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from fbnetv3.search.fbnet.preflight import check_trainings
 from fbnetv3.search.fbnet.space import FBNetSpace
 from fbnetv3.search.fbnet.winner_names import winner_name
 from projects.paper import rehearsal
+from tests.forked import ForkedCommand
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = rehearsal.commands_of(rehearsal.PAGE.read_text(encoding="utf-8"))
@@ -112,12 +115,24 @@ ROW = r"│ +([a-g]) +│ +([\d.]+)M +│ +([\d.]+)M +│ +(\d+) +│ +([\d.]+) 
 """A row of the table: name, multiply-adds, parameters, resolution, top-1 with EMA and without."""
 
 
+def _forked(
+    command: Sequence[str], folder: Path, environment: dict[str, str]
+) -> tuple[int, str, str]:
+    """Runs a command as ``rehearsal.execute`` does, without the imports of a new interpreter."""
+    with tempfile.TemporaryDirectory() as files:
+        running = ForkedCommand(list(command), folder, environment, Path(files))
+        status = running.wait(500)
+        return (status, *running.communicate())
+
+
 @pytest.mark.slow
-def test_the_page_runs_to_the_table(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "projects.paper.rehearsal", str(tmp_path / "run")]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    rows = re.findall(ROW, ran.stdout)
+def test_the_page_runs_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal, "execute", _forked)
+    monkeypatch.setattr(rehearsal, "AT_ONCE", 1)  # multiprocessing may not poll in two threads
+    rehearsal.main([str(tmp_path / "run")])
+    rows = re.findall(ROW, capsys.readouterr().out)
     assert [name for name, *_ in rows] == list("abcdefg")
     macs = {name: float(value) * rehearsal.FEWER for name, value, *_ in rows}  # in millions
     for name, target in TARGETS.items():
@@ -126,3 +141,26 @@ def test_the_page_runs_to_the_table(tmp_path: Path) -> None:
         else:
             assert macs[name] == pytest.approx(target / 1e6, rel=0.04)
     assert max(float(top1_ema) for *_, top1_ema, _ in rows) > 100 / rehearsal.CLASSES + 20
+
+
+def test_a_failed_command_ends_the_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands run in the folder, as processes, with the made-up data."""
+    code = "import os, sys; print(os.environ['FBNETV3_DATA']); sys.exit(os.path.exists('bad'))"
+    page = tmp_path / "page.md"
+    page.write_text(f'```sh\npython -c "{code}"\n```\n', encoding="utf-8")
+    monkeypatch.setattr(rehearsal, "PAGE", page)
+    assert rehearsal.rehearse(tmp_path) == f"{tmp_path / 'data'}\n"
+    assert "python -c " in capsys.readouterr().out
+    (tmp_path / "bad").touch()
+    with pytest.raises(RuntimeError, match=r"(?s)^python -c .* failed:\n.*data"):
+        rehearsal._run([sys.executable, "-c", code], tmp_path)
+
+
+def test_the_rehearsal_starts_in_an_empty_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "projects.paper.rehearsal", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert f"{tmp_path} is not empty" in ran.stderr
