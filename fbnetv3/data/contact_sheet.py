@@ -81,13 +81,13 @@ def _tile(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Writes a picture as PNG.
+    """Writes a picture as PNG, lightly compressed: a training writes some at each evaluation.
 
     Raises:
         WriteError: The file cannot be written.
     """
     with atomic_write(path) as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, "PNG", compress_level=1)
 
 
 def samples_by_class(targets: Sequence[Collection[int]], count: int) -> list[int]:

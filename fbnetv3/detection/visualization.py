@@ -19,11 +19,11 @@ from fbnetv3.data.captions import (
     place_captions,
     stacked,
 )
+from fbnetv3.data.contact_sheet import save_sheet
 from fbnetv3.data.decode import ImageLike, read_image
 from fbnetv3.data.errors import plural
 from fbnetv3.data.sizes import size_within
 from fbnetv3.detection.coco import CocoDataset
-from fbnetv3.io import atomic_write
 
 _NUM_IMAGES = 8  # default number of images on a sheet
 _WIDTH, _MAX_HEIGHT = 480, 480  # largest size of an image on a sheet in pixels
@@ -154,8 +154,7 @@ def write_contact_sheet(
     )
     title = _title(dataset.name, len(records), which, threshold)
     sheet = stacked([heading(tiled.width, title, legend_of(dataset.classes, shown)), tiled])
-    with atomic_write(path) as temporary:
-        sheet.save(temporary, "PNG")
+    save_sheet(sheet, path)
 
 
 def _best_last(

@@ -97,6 +97,7 @@ class Training:
         self._on_eval, self._pictures, self._raw_scores = on_eval, pictures, raw_scores
         self._profile, self._additions = profile, additions or Additions()
         self._cfg, self._recipe = experiment.cfg, experiment.recipe
+        self._config = self._cfg.dump()  # every checkpoint has it
         self._context, self._loader = experiment.context, experiment.loader
         self._distributed = self._context.process.world_size > 1
         _check_passes(self._recipe, self._context.process.world_size)
@@ -239,7 +240,7 @@ class Training:
                 "offset": self._offset,
             },
             "recipe": self._recipe.to_dict(),
-            "config": self._cfg.dump(),
+            "config": self._config,
             "arch": experiment.metadata["arch"],
             "classes": experiment.classes,
             "task": experiment.task.state(experiment.model),
