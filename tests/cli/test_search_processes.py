@@ -45,11 +45,11 @@ def _processes_in(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, start: Start) -> None:
+def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, fork: Start) -> None:
     ray_clusters.imported()
     tool = str(ROOT / "tools" / "jointnas_search.py")
     # A relative folder: workers run in the working directory of the search.
-    finish(start([sys.executable, tool, *SMALL, *RAY, "OUTPUT_DIR", "run"]))
+    finish(fork([sys.executable, tool, *SMALL, *RAY, "OUTPUT_DIR", "run"]))
     run = tmp_path / "run"
     assert (run / "best_arch.yaml").read_text() == (search_run / "best_arch.yaml").read_text()
     names = sorted(path.name for path in (search_run / "candidates").iterdir())
@@ -60,28 +60,17 @@ def test_ray_gives_the_same_result(search_run: Path, tmp_path: Path, start: Star
 
 
 @pytest.mark.slow
-def test_a_stop_leaves_no_process_on_ray(tmp_path: Path) -> None:
+def test_a_stop_leaves_no_process_on_ray(tmp_path: Path, fork: Start) -> None:
     """Executors never see which signal it was: all signals with one, and one with the other."""
     folder, mark = tmp_path / "run", f"MARK={tmp_path}"
     ray_clusters.imported()
-    command = [sys.executable, "tools/jointnas_search.py", *SMALL, *LONG, *RAY]
-    process = subprocess.Popen(
-        [*command, "OUTPUT_DIR", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # A process that a shell starts in the background ignores Ctrl-C; this one must not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        _wait_until_both_train(folder, process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        out = process.communicate(timeout=120)[0]
-    finally:
-        process.kill()
+    command = [sys.executable, str(ROOT / "tools" / "jointnas_search.py"), *SMALL, *LONG, *RAY]
+    process = fork([*command, "OUTPUT_DIR", str(folder)], MARK=str(tmp_path))
+    _wait_until_both_train(folder, process)
+    # Processes of Ray and workers have it from their start; that of the search has been forked.
+    assert len(_processes_with(mark)) >= 2
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out = "".join(process.communicate(timeout=120))
     assert process.returncode == 130
     assert _processes_with(mark) == []
     _assert_can_be_resumed(folder, out)

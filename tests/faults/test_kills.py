@@ -186,7 +186,8 @@ def _kill_when(process: subprocess.Popen[str], is_due: Callable[[], bool]) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S)
-def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path, start: Start) -> None:
+@pytest.mark.usefixtures("forked_workers")
+def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path, fork: Start) -> None:
     pytest.importorskip("detectron2")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert run_main(search.main, [*TRAINING, "OUTPUT_DIR", str(straight)]) == 0
@@ -194,10 +195,10 @@ def test_real_trainings_killed_three_times_end_the_same(tmp_path: Path, start: S
     # The kills come in the first batch, in the second batch and in stage 2. They are counted in
     # candidates with a score, since the first batch decides how many epochs later ones train for.
     for count in (2, 5, 7):
-        process = start([*command, "OUTPUT_DIR", str(killed)])
+        process = fork([*command, "OUTPUT_DIR", str(killed)])
         is_due = functools.partial(_has_scores, killed, count)
         _kill_when(process, is_due)
-    finish(start([*command, "OUTPUT_DIR", str(killed)]))
+    finish(fork([*command, "OUTPUT_DIR", str(killed)]))
     assert _stored_trials(killed) == _stored_trials(straight)
     assert (killed / "best_arch.yaml").read_text() == (straight / "best_arch.yaml").read_text()
 

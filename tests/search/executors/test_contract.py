@@ -281,7 +281,7 @@ def test_a_search_costs_little_beside_its_trainings(kind: str, tmp_path: Path) -
         return problem.evaluate(trial)
 
     executor = WORKERS[kind](2) if kind in WORKERS else WITHOUT_WORKERS[kind]()
-    changes = {"batch_size": 16, "iterations": 3, "finalists": 4, "early_stop_threshold": None}
+    changes = {"batch_size": 8, "iterations": 3, "finalists": 4, "early_stop_threshold": None}
     start = time.process_time()
     url = f"sqlite:///{tmp_path / 'search.db'}"
     result = problem.search(executor=executor, storage=url, **changes).run(evaluate)
@@ -373,7 +373,7 @@ def test_fewer_than_one_worker_is_refused(make: Make, count: int) -> None:
 
 @functools.cache
 def _search_in_process() -> tuple[str, list[tuple]]:
-    result = problem.search(finalists=2).run(problem.evaluate)
+    result = problem.search(batch_size=4, finalists=2).run(problem.evaluate)
     return result.best.id, problem.summary(result)
 
 
@@ -384,10 +384,10 @@ def _search_in_process() -> tuple[str, list[tuple]]:
             kind, count, marks=[pytest.mark.slow] * (count > (2 if kind == "local" else 1))
         )
         for kind in WORKERS
-        for count in (1, 2, 8)
+        for count in (1, 2, 4)  # one by one, half a batch, a whole batch
     ],
 )
 def test_a_search_is_the_same_with_workers(kind: str, count: int) -> None:
     workers = WORKERS[kind](count)  # constructed first because it may skip the test
-    result = problem.search(finalists=2, executor=workers).run(problem.evaluate)
+    result = problem.search(batch_size=4, finalists=2, executor=workers).run(problem.evaluate)
     assert (result.best.id, problem.summary(result)) == _search_in_process()

@@ -13,12 +13,13 @@ import pytest
 _HEAD = """\
 import sys
 from fbnetv3.errors import FBNetError
-from fbnetv3.search import FloatRange, JointNAS, LocalWorkers, SearchSpace
+from fbnetv3.search import FloatRange, LocalWorkers, SearchSpace
 
 def evaluate(trial):
     return -trial.config["x"]
 
 def search():
+    from fbnetv3.search import JointNAS  # imports torch, which workers need not
     return JointNAS(SearchSpace([FloatRange("x", 0.0, 1.0)]), batch_size=3, iterations=1,
                     finalists=0, pool_size=64, executor=LocalWorkers(2), storage="sqlite:///s.db")
 """
@@ -61,25 +62,22 @@ def _run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("code", "text", "tracebacks"),
-    [
+def test_a_script_that_workers_cannot_import_gives_one_error_and_no_failed_trials(
+    tmp_path: Path,
+) -> None:
+    for code, text, tracebacks in (
         (_NO_GUARD, 'if __name__ == "__main__":', 0),
         (_RAISES_AT_IMPORT, "a worker process cannot start: it stopped with exit", 2),
         (_KILLED_AT_IMPORT, "a worker process cannot start: it was ended by SIGKILL", 0),
-    ],
-)
-def test_a_script_that_workers_cannot_import_gives_one_error_and_no_failed_trials(
-    code: str, text: str, tracebacks: int, tmp_path: Path
-) -> None:
-    broken = _run(_HEAD + code, tmp_path)
-    assert broken.returncode == 1
-    errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert text in errors[0]
-    assert broken.stderr.count("Traceback") <= tracebacks
-    with sqlite3.connect(tmp_path / "s.db") as database:
-        assert database.execute("SELECT count(*) FROM trials").fetchone() == (0,)
+    ):
+        broken = _run(_HEAD + code, tmp_path)
+        assert broken.returncode == 1
+        errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1
+        assert text in errors[0]
+        assert broken.stderr.count("Traceback") <= tracebacks
+        with sqlite3.connect(tmp_path / "s.db") as database:
+            assert database.execute("SELECT count(*) FROM trials").fetchone() == (0,)
     mended = _run(
         f"{_HEAD}\nif __name__ == '__main__':\n    print(search().run(evaluate).best.state)",
         tmp_path,
