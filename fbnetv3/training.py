@@ -21,7 +21,13 @@ from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.export import export_model
-from fbnetv3.engine.folder import check_same_start, clear_run, start_folder, state_to_resume
+from fbnetv3.engine.folder import (
+    check_same_start,
+    clear_run,
+    refuse_own_weights,
+    start_folder,
+    state_to_resume,
+)
 from fbnetv3.engine.hooks import OnEval, evaluate_weights, format_scores
 from fbnetv3.engine.logs import start_log_file
 from fbnetv3.engine.loop import Training
@@ -119,6 +125,8 @@ def train(
         FBNetError: For example, config or data are invalid, a loss is not finite, a signal arrived.
     """
     check_training(cfg)
+    if overwrite:
+        refuse_own_weights(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     earlier = None if overwrite else checkpointer
     experiment, state = _prepare(cfg, earlier, resume, ignore_class_names, own or OwnParts())
