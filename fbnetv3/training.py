@@ -125,8 +125,6 @@ def train(
         FBNetError: For example, config or data are invalid, a loss is not finite, a signal arrived.
     """
     check_training(cfg)
-    if overwrite:
-        refuse_own_weights(cfg)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR, cfg.SOLVER.KEEP_CHECKPOINTS, on_save=on_save)
     earlier = None if overwrite else checkpointer
     experiment, state = _prepare(cfg, earlier, resume, ignore_class_names, own or OwnParts())
@@ -154,6 +152,8 @@ def _prepare(
     context = runtime_context(cfg)
     if context.is_main:
         _warn_of_config(cfg, own)
+    if earlier is None:
+        refuse_own_weights(cfg)
     state = None if earlier is None else state_to_resume(earlier, resume)
     check_same_start(state, cfg.OUTPUT_DIR)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # the checkpoint contains weights
