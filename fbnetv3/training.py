@@ -21,7 +21,13 @@ from fbnetv3.engine.checkpoint import Checkpointer, load_model_state
 from fbnetv3.engine.ema import ModelEMA
 from fbnetv3.engine.experiment import Experiment
 from fbnetv3.engine.export import export_model
-from fbnetv3.engine.folder import check_same_start, clear_run, start_folder, state_to_resume
+from fbnetv3.engine.folder import (
+    check_same_start,
+    clear_run,
+    refuse_own_weights,
+    start_folder,
+    state_to_resume,
+)
 from fbnetv3.engine.hooks import OnEval, evaluate_weights, format_scores
 from fbnetv3.engine.logs import start_log_file
 from fbnetv3.engine.loop import Training
@@ -146,6 +152,8 @@ def _prepare(
     context = runtime_context(cfg)
     if context.is_main:
         _warn_of_config(cfg, own)
+    if earlier is None:
+        refuse_own_weights(cfg)
     state = None if earlier is None else state_to_resume(earlier, resume)
     check_same_start(state, cfg.OUTPUT_DIR)
     weights = cfg.MODEL.WEIGHTS if state is None else ""  # the checkpoint contains weights

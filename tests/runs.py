@@ -78,7 +78,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert exported == sorted(path.name for path in other.glob("*.safetensors")) != []
     for name in exported:
         assert_same(read_tensors(one / name)[0], read_tensors(other / name)[0], name)
-    assert [path.name for folder in (one, other) for path in folder.glob(".*")] == []
+    hidden = [path.name for folder in (one, other) for path in folder.glob(".*")]
+    assert not hidden, f"left in the folders: {', '.join(hidden)}"
 
 
 def scores_by_iteration(folder: Path) -> list[tuple[int, dict[str, float]]]:

@@ -30,9 +30,11 @@ from fbnetv3.classification.dry_run import check_network
 from fbnetv3.classification.own import AnyDataset, OwnParts, placed
 from fbnetv3.config import CfgNode, recipe_from_config
 from fbnetv3.config.archs import key_in_errors, own_resolution
+from fbnetv3.engine.distributed import can_synchronise
 from fbnetv3.engine.experiment import Experiment, log_summary
+from fbnetv3.engine.freezing import frozen_names
 from fbnetv3.engine.memory import estimate_memory, warn_of_memory
-from fbnetv3.engine.process import Process, RuntimeContext
+from fbnetv3.engine.process import RuntimeContext
 from fbnetv3.engine.rng import seed_all
 from fbnetv3.recipe import Recipe
 from fbnetv3.weights.classes import reorder_classifier
@@ -67,7 +69,7 @@ def prepare_classifier(
     preprocessing = preprocessing_from_config(cfg, arch := own.network_name(cfg))
     classes, side = class_names_from_config(cfg, test_set), preprocessing["resolution"]
     model = _network(cfg, arch, len(classes), recipe, context, own.model, training)
-    batch = _norm_batch(cfg, recipe, context.process) if training else 1
+    batch = _norm_batch(cfg, recipe, context, model) if training else 1
     check_network(model, arch, len(classes), side, batch, training=training)
     _load(model, weights, training, None if ignore_class_names else classes)
     loader = eval_loader_from_config(cfg, test_set, preprocessing, context.process)
@@ -128,10 +130,13 @@ def _load(model: nn.Module, weights: str, training: bool, classes: list[str] | N
     log_summary(summary)
 
 
-def _norm_batch(cfg: CfgNode, recipe: Recipe, process: Process) -> int:
-    """Returns the number of images over which batch norms compute their statistics."""
-    processes = 1 if cfg.MODEL.SYNC_BN else process.world_size
-    return max(1, recipe.batch_size // processes)
+def _norm_batch(cfg: CfgNode, recipe: Recipe, context: RuntimeContext, model: nn.Module) -> int:
+    """Returns the number of images over which batch norms compute their statistics.
+
+    Where only some norms can be synchronised, it is the number for these, which may need it.
+    """
+    is_synced = cfg.MODEL.SYNC_BN and can_synchronise(model, context.device)
+    return max(1, recipe.batch_size // (1 if is_synced else context.process.world_size))
 
 
 def _steps_per_epoch(cfg: CfgNode, train_set: AnyDataset | None) -> int:
@@ -148,8 +153,10 @@ def _plan(arch: Arch | str, side: int, experiment: Experiment) -> list[tuple[str
         cost = count_cost(arch.replace(num_classes=num_classes), side)
         macs = f"{cost.macs / 1e6:.1f}M MACs, {cost.params / 1e6:.2f}M params"
         network = f"{arch.name} at {side} px: {macs}"
+        frozen = frozen_names(experiment.model, recipe.freeze)
+        number = sum(p.numel() for n, p in experiment.model.named_parameters() if n in frozen)
         world_size = context.process.world_size
-        estimate = estimate_memory(cost, recipe, side, context.device, world_size)
+        estimate = estimate_memory(cost, recipe, side, context.device, world_size, number)
         memory = estimate.text()
         if context.is_main:
             warn_of_memory(estimate, recipe, context.device)

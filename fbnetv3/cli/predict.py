@@ -187,6 +187,8 @@ def _check_effects(arguments: argparse.Namespace, is_detector: bool, folder: Pat
     """
     kind = "a detector" if is_detector else "a classifier"
     name = given_without_effect(make_parser(), arguments, _OPTIONS[kind])
+    if name == "top_k" and arguments.topk is not None:
+        name = "topk"  # as it was given
     if name is not None:
         raise PredictError(no_effect(name, kind))
     if is_detector or arguments.explain or arguments.pictures is None:

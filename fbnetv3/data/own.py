@@ -45,7 +45,8 @@ class MapDataset(ImageDataset):
     Raises:
         DataError: ``dataset`` has no length, no ``__getitem__`` or no item, an item cannot be read
             or is not allowed, a label is not a whole number from 0 to the number of classes - 1, or
-            the parts of a torch ``ConcatDataset`` name their classes differently.
+            the parts of a torch ``ConcatDataset`` name their classes differently and neither
+            ``classes`` nor its own attribute ``classes`` names all.
     """
 
     def __init__(
@@ -103,7 +104,8 @@ def as_image_dataset(
 def named_classes(dataset: object, name: str) -> list[str] | None:
     """Returns the names of the classes that a data set has itself; None if it has none.
 
-    The names of a torch ``ConcatDataset`` are those of its parts that have names.
+    The names of a torch ``ConcatDataset`` without an attribute ``classes`` are those of its parts
+    that have names.
 
     Args:
         dataset: Object of any type.
@@ -114,12 +116,12 @@ def named_classes(dataset: object, name: str) -> list[str] | None:
     """
     if isinstance(dataset, TorchSubset):
         return named_classes(dataset.dataset, name)
-    if isinstance(dataset, ConcatDataset):
-        return _common_classes(dataset.datasets, name)
     classes = getattr(dataset, "classes", None)
     if isinstance(classes, Iterable) and not isinstance(classes, (str, Mapping)):
-        return [str(name) for name in classes] or None
-    return None
+        names = [str(each) for each in classes]
+        if names:
+            return names
+    return _common_classes(dataset.datasets, name) if isinstance(dataset, ConcatDataset) else None
 
 
 def _common_classes(parts: Sequence[object], name: str) -> list[str] | None:
@@ -137,7 +139,9 @@ def _common_classes(parts: Sequence[object], name: str) -> list[str] | None:
             problem = f"class {c} is {expected[c]!r} in part {first} and {names[c]!r} in part {i}"
         raise DataError(
             f"{name}: {problem}; the parts of a ConcatDataset must have the same classes in the "
-            "same order: change their labels, and the names in their attribute classes"
+            "same order: change their labels, and the names in their attribute classes; or, if the "
+            "labels are numbers in one list of classes, set this list as the attribute classes of "
+            "the ConcatDataset"
         )
     return named[0][1] if named else None
 
@@ -152,10 +156,9 @@ def class_names(dataset: object, classes: Sequence[str] | None, count: int, name
         name: Name in error messages.
 
     Raises:
-        DataError: See :func:`named_classes`, also if names are given.
+        DataError: See :func:`named_classes`, only if no names are given.
     """
-    own = named_classes(dataset, name)
-    names = own if classes is None else list(classes)
+    names = named_classes(dataset, name) if classes is None else list(classes)
     return names or [str(number) for number in range(count)]
 
 

@@ -19,6 +19,9 @@ SEPARATOR = "|"  # between the labels of an image
 _MAX_ROWS = 2**26  # of a Parquet file
 _MAX_CLASSES = 100_000
 _Row = tuple[str, Any]  # path, and the value in the column of labels
+# What a number of a row counts, and the number of each row: lines of a CSV; rows of a Parquet file,
+# from 2 as if its header were row 1
+_Places = tuple[str, Sequence[int]]
 
 
 class TableSource(Source):
@@ -41,12 +44,12 @@ class TableSource(Source):
     """
 
     def __init__(self, path: Path) -> None:
-        rows, several = _read(path)
+        rows, several, places = _read(path)
         if not rows:
             raise DataError(f"{path}: the table has no rows; give each image a row path,label")
         labels = [_labels(value) if several else (str(value).strip(),) for _, value in rows]
         classes = _classes(path, labels)
-        problems = list(_problems(rows, labels, several, set(classes)))
+        problems = _problems(rows, labels, several, set(classes), places)
         if problems:
             raise DataError(f"{path}: {all_problems(problems)}; correct or remove the rows")
         index = {name: number for number, name in enumerate(classes)}
@@ -68,9 +71,12 @@ class TableSource(Source):
         return f"{self.path.parent}/{self.files[i]}"
 
 
-def _read(path: Path) -> tuple[list[_Row], bool]:
-    """Returns the path and label of each row, and whether an image may have several labels."""
-    columns = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
+def _read(path: Path) -> tuple[list[_Row], bool, _Places]:
+    """Returns the path and label of each row, whether an image may have several, and the places."""
+    if path.suffix.lower() == ".csv":
+        columns, places = _csv(path)
+    else:
+        columns, places = _parquet(path), ("row", range(2, _MAX_ROWS + 2))
     several = "labels" in columns
     if "path" not in columns or several == ("label" in columns):
         raise DataError(
@@ -78,23 +84,34 @@ def _read(path: Path) -> tuple[list[_Row], bool]:
             f"per image), or path and labels (several, separated by {SEPARATOR!r})"
         )
     label = columns["labels" if several else "label"]
-    return [(str(p).strip(), v) for p, v in zip(columns["path"], label, strict=True)], several
+    return (
+        [(str(p).strip(), v) for p, v in zip(columns["path"], label, strict=True)],
+        several,
+        places,
+    )
 
 
-def _csv(path: Path) -> Mapping[str, Sequence[Any]]:
+def _csv(path: Path) -> tuple[Mapping[str, Sequence[Any]], _Places]:
+    """Returns the columns, and the line of the file on which each row ends."""
     try:
         text = read_text(path, "annotations").removeprefix("\ufeff")
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+        reader = csv.reader(io.StringIO(text))
+        rows, lines = list[list[str]](), list[int]()
+        for row in reader:
+            if row:
+                rows.append(row)
+                lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV in UTF-8: {error}") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
-    for number, row in enumerate(rows[1:], 2):
+    for line, row in zip(lines[1:], rows[1:], strict=True):
         if len(row) != len(header):
             raise DataError(
-                f"{path}: row {number} has {len(row)} columns, but the header has {len(header)}; "
+                f"{path}: line {line} has {len(row)} columns, but the header has {len(header)}; "
                 "put values with commas in quotes"
             )
-    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}
+    columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}
+    return columns, ("line", lines[1:])
 
 
 def _parquet(path: Path) -> Mapping[str, Sequence[Any]]:
@@ -141,23 +158,27 @@ def _classes(path: Path, labels: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _problems(
-    rows: Sequence[_Row], labels: Sequence[tuple[str, ...]], several: bool, known: set[str]
+    rows: Sequence[_Row],
+    labels: Sequence[tuple[str, ...]],
+    several: bool,
+    known: set[str],
+    places: _Places,
 ) -> list[str]:
-    """Returns the errors in the rows, numbered from 2 as in a CSV, whose header is row 1."""
-    problems, earlier = [], dict[str, int]()
-    for number, ((name, value), names) in enumerate(zip(rows, labels, strict=True), 2):
+    """Returns the errors in the rows, with their places."""
+    (word, numbers), problems, earlier = places, list[str](), dict[str, int]()
+    for number, (name, value), names in zip(numbers, rows, labels, strict=False):
         path = PurePosixPath(name)
         if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
             problems.append(
-                f"row {number}: path {name[:80]!r} is not a relative path with '/' below the "
+                f"{word} {number}: path {name[:80]!r} is not a relative path with '/' below the "
                 "folder of the table"
             )
         elif name in earlier:
-            problems.append(f"row {number}: {name} was in row {earlier[name]} already")
+            problems.append(f"{word} {number}: {name} was in {word} {earlier[name]} already")
         elif not several and (value is None or not names[0]):
-            problems.append(f"row {number}: {name} has no label")
+            problems.append(f"{word} {number}: {name} has no label")
         elif not known.issuperset(names):
             unknown = [label for label in names if label not in known]
-            problems.append(f"row {number}: classes.txt lacks {some(unknown)}")
+            problems.append(f"{word} {number}: classes.txt lacks {some(unknown)}")
         earlier.setdefault(name, number)
     return problems

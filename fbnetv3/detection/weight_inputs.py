@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fbnetv3 import imagenet
+from fbnetv3.arch.library_names import LIBRARIES
 from fbnetv3.config import CfgNode, get_cfg, get_value
 from fbnetv3.detection.detector import config_from_metadata
 from fbnetv3.detection.resnet_weights import is_torchvision
@@ -84,8 +85,7 @@ def resnet_input(weights: Weights, cfg: CfgNode) -> dict[str, Any]:
         Mapping from a config key to its value. All of Caffe2's ResNets were trained on BGR images.
 
     Raises:
-        LoadError: The weights are those of a ResNet of torchvision, and the config has other
-            strides, or other images than the file states.
+        LoadError: The file states other strides or images than the config has.
     """
     if is_torchvision(weights.tensors, weights.metadata):
         return _torchvision_input(weights, cfg)
@@ -96,26 +96,42 @@ def _torchvision_input(weights: Weights, cfg: CfgNode) -> dict[str, Any]:
     """Returns the values of the config that a ResNet of torchvision needs.
 
     Bottleneck blocks of torchvision have their stride in the 3x3 convolution, those of detectron2's
-    MSRA weights in the first 1x1 convolution; the tensors have the same shapes. The names of the
-    tensors say nothing of the images: those of ImageNet's training are assumed if the file does not
-    state others, and a config may have other ones.
+    MSRA weights in the first 1x1 convolution; the tensors have the same shapes. Other programs save
+    MSRA's weights, too, under the names of torchvision, so that the names alone say nothing of
+    strides and images. Those of torchvision are assumed if the file does not state others, and a
+    config may have other ones.
 
     Raises:
-        LoadError: The config has other strides, or other images than the file states; the message
-            has the keys and the values.
+        LoadError: The config has other strides or images than the file states; the message has the
+            keys and the values.
     """
     needed = classifier_input(weights)
     if cfg.MODEL.RESNETS.DEPTH >= _BOTTLENECK_DEPTH:
         needed[STRIDE_IN_1X1] = False
-    wrong = _other_values(needed, cfg)
-    states_images = "mean" in weights.metadata or weights.metadata.get("author") == "torchvision"
-    if wrong and (states_images or STRIDE_IN_1X1 in wrong):
+    is_torchvisions = weights.metadata.get("author") == "torchvision"
+    stated = set(needed) if is_torchvisions else _stated(weights, needed)
+    wrong = _other_values({key: needed[key] for key in needed if key in stated}, cfg)
+    if wrong:
         raise LoadError(
             f"{weights.source}: the weights of a ResNet of torchvision need other values in the "
             f"config: {wrong}; set these keys, or use weights of detectron2 such as "
             "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
         )
     return needed
+
+
+def _stated(weights: Weights, needed: Mapping[str, Any]) -> set[str]:
+    """Returns which of the values that weights need follow from what their file states.
+
+    An architecture of timm or torchvision has their strides. A mean that cannot be used, as
+    :func:`classifier_input` decides, states no images.
+    """
+    arch, stated = weights.metadata.get("arch"), set[str]()
+    if isinstance(arch, str) and arch.startswith(tuple(f"{name}/" for name in LIBRARIES)):
+        stated.add(STRIDE_IN_1X1)
+    if MEAN in needed and preprocessing_of(weights.metadata).get("mean"):
+        stated |= {FORMAT, MEAN, STD}
+    return stated
 
 
 def other_input(needed: Mapping[str, Any], cfg: CfgNode) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from fbnetv3.config import ConfigError
 from fbnetv3.engine.checkpoint_files import damage, is_surely_damaged, names_in
 from fbnetv3.errors import FBNetError, first_line
 from fbnetv3.io import WriteError, atomic_write
+from fbnetv3.weights.run_folder import BEST, is_checkpoint, iteration_of
 from fbnetv3.weights.safetensors_header import sorted_header
 
 __all__ = [
@@ -37,9 +37,6 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
 """Format version -> function that turns a state of that version into one of the next version."""
 
-BEST = "checkpoint_best.pt"
-"""Name of the checkpoint with the best score (SOLVER.KEEP_BEST)."""
-_NAME = re.compile(r"checkpoint_(\d{8,})\.pt")
 # Types of plain values that torch.load accepts with weights_only=True
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
 _log = logging.getLogger(__name__)
@@ -143,7 +140,7 @@ class Checkpointer:
         return self.folder / f"checkpoint_{iteration:08d}.pt"
 
     def latest(self) -> Path | None:
-        """Returns the newest intact checkpoint, or None; damaged ones are logged and skipped.
+        """Returns the newest intact regular checkpoint, or None; damaged ones are skipped.
 
         Raises:
             CheckpointError: The folder cannot be read.
@@ -155,13 +152,31 @@ class Checkpointer:
             _log.warning("skipped the checkpoint %s: it %s", path, reason)
         return None
 
+    def newest(self) -> Path | None:
+        """Returns the checkpoint that a run continues from, or None: the newest intact one.
+
+        If every regular checkpoint is missing or damaged, it is the best one (SOLVER.KEEP_BEST), if
+        that is intact. One that cannot be read for now may come back, and is not replaced.
+
+        Raises:
+            CheckpointError: The folder cannot be read.
+        """
+        latest, files = self.latest(), self._files()
+        if latest is not None or not all(is_surely_damaged(path) for _, path in files):
+            return latest
+        if BEST not in self.names() or damage(self.folder / BEST) is not None:
+            return None
+        if files:
+            _log.warning("no regular checkpoint is intact: %s is used", self.folder / BEST)
+        return self.folder / BEST
+
     def load(self, path: str | Path) -> dict[str, Any]:
         """Reads a checkpoint into CPU memory, as :func:`load_checkpoint` does."""
         return load_checkpoint(path)
 
     def _files(self) -> list[tuple[int, Path]]:
-        matches = map(_NAME.fullmatch, self.names())
-        return sorted((int(match[1]), self.folder / match[0]) for match in matches if match)
+        numbered = ((iteration_of(name), self.folder / name) for name in self.names())
+        return sorted((number, path) for number, path in numbered if number is not None)
 
     def names(self) -> list[str]:
         """Lists the names of all files in the folder; [] if there is no folder.
@@ -190,7 +205,8 @@ class Checkpointer:
             if is_surely_damaged(path):  # every later resume would have to skip it again
                 path.unlink(missing_ok=True)
         for leftover in self.folder.glob(".checkpoint_*.pt.*"):
-            leftover.unlink(missing_ok=True)
+            if is_checkpoint(leftover.stem[1:]):
+                leftover.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

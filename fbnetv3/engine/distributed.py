@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 import torch.distributed as dist
@@ -62,6 +62,12 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     return synced.get(model, model)
 
 
+def can_synchronise(model: nn.Module, device: torch.device) -> bool:
+    """Returns whether :func:`sync_batch_norm` can replace a norm, or there is none."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return device.type == "cuda" or not norms or any(map(_fits_naive, norms))
+
+
 def unsynchronised_norms(model: nn.Module) -> list[_NormBase]:
     """Lists the norms whose running statistics differ between processes after a training step.
 
@@ -94,8 +100,13 @@ def _synced_on_cuda(name: str, norm: _BatchNorm) -> nn.Module:
 
 def _synced_on_cpu(norm: _BatchNorm) -> nn.Module:
     """Returns the replacement of a norm; the norm itself if detectron2's cannot replace it."""
+    return _naive(norm) if _fits_naive(norm) else norm
+
+
+def _fits_naive(norm: _BatchNorm) -> TypeGuard[nn.BatchNorm2d]:
+    """Returns whether detectron2's synchronised norm computes what a norm does."""
     averages = norm.running_mean is not None and norm.momentum is not None
-    return _naive(norm) if type(norm) is nn.BatchNorm2d and averages else norm
+    return type(norm) is nn.BatchNorm2d and averages
 
 
 def _naive(norm: nn.BatchNorm2d) -> nn.Module:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fbnetv3.config import CfgNode, ConfigError, get_cfg, iter_keys
+from fbnetv3.config import CfgNode, ConfigError, get_cfg, get_value, iter_keys
 from fbnetv3.config.changes import completed, write_config
 from fbnetv3.config.node import same_value
-from fbnetv3.engine.checkpoint import BEST, Checkpointer, CheckpointError
-from fbnetv3.engine.checkpoint_files import damage
+from fbnetv3.engine.checkpoint import Checkpointer, CheckpointError
+from fbnetv3.engine.checkpoint_files import names_in
 from fbnetv3.engine.distributed import gather_numbers
 from fbnetv3.io import WriteError, refuse_links_out
 from fbnetv3.plain_yaml import parse_mapping
 from fbnetv3.user_code import record_user_code, user_code_changes
-from fbnetv3.weights.run_folder import EXPORTED
+from fbnetv3.weights.errors import WeightsFileError
+from fbnetv3.weights.run_folder import EXPORTED, is_checkpoint, weights_in
 
 _log = logging.getLogger("fbnetv3")
-# Patterns of the files that the engine writes into the folder of a run
+# Patterns of the files that the engine writes into the folder of a run, beside checkpoints
 _RUN_FILES = (
-    "checkpoint_*.pt",
     "model.safetensors",
     "model_ema.safetensors",
     "metrics.json",
@@ -35,8 +35,10 @@ _RUN_FILES = (
     "imports.json",
     "events.out.tfevents.*",
 )
-# Temporary files of atomic_write, which a killed process leaves behind
-_LEFTOVERS = tuple(f".{name}.*" for name in _RUN_FILES)
+# Patterns of the files of a detector's scores, and of the records of a search's candidate
+_OTHER_FILES = ("ap_per_class.txt", "predictions_*.png", "scores.json", "result.json")
+# Keys of the weights that a training reads
+_WEIGHTS_KEYS = ("MODEL.WEIGHTS", "MODEL.TEACHER")
 
 
 def clear_run(folder: Path) -> None:
@@ -48,12 +50,56 @@ def clear_run(folder: Path) -> None:
     Raises:
         WriteError: A file cannot be removed.
     """
-    _remove(folder, (*_RUN_FILES, *_LEFTOVERS))
+    _remove([*_files_of_run(folder), *_leftovers(folder)])
 
 
-def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
+def refuse_own_weights(cfg: CfgNode) -> None:
+    """Checks that the weights that a new run starts from are not removed with the earlier run.
+
+    A new run that is killed before its first checkpoint could not start again without them.
+
+    Raises:
+        ConfigError: A key of weights names a file of the run in OUTPUT_DIR, or its folder.
+        WriteError: OUTPUT_DIR cannot be read.
+    """
+    removed = _files_of_run(Path(cfg.OUTPUT_DIR).resolve())
+    for key in _WEIGHTS_KEYS:
+        path = Path(get_value(cfg, key))
+        try:
+            path = weights_in(path) if get_value(cfg, key) and path.is_dir() else path
+        except WeightsFileError:
+            continue  # refused where the weights are read
+        if {path.resolve(), path.parent.resolve() / path.name} & removed:
+            raise ConfigError(
+                f"{key} is {get_value(cfg, key)}: --overwrite would remove {path.name} from "
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR}; use another OUTPUT_DIR, or move the file out of it "
+                f"and set {key} to its new place"
+            )
+
+
+def _files_of_run(folder: Path) -> set[Path]:
+    """Returns the files in a folder that have names of the engine.
+
+    Raises:
+        WriteError: The folder cannot be read.
+    """
     try:
-        for path in {path for pattern in patterns for path in folder.glob(pattern)}:
+        checkpoints = {folder / name for name in names_in(folder) if is_checkpoint(name)}
+    except OSError as error:
+        raise WriteError(f"cannot read OUTPUT_DIR {folder}: {error.strerror}") from error
+    return checkpoints | {path for pattern in _RUN_FILES for path in folder.glob(pattern)}
+
+
+def _leftovers(folder: Path) -> set[Path]:
+    """Returns the temporary files of atomic_write that killed processes left in a folder."""
+    patterns = (*_RUN_FILES, *_OTHER_FILES)
+    checkpoints = {p for p in folder.glob(".checkpoint_*.pt.*") if is_checkpoint(p.stem[1:])}
+    return checkpoints | {path for name in patterns for path in folder.glob(f".{name}.*")}
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    try:
+        for path in paths:
             path.unlink()
     except OSError as error:
         raise WriteError(f"cannot remove {error.filename}: {error.strerror}") from error
@@ -62,8 +108,7 @@ def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
 def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] | None:
     """Returns the state of the newest checkpoint; None if the training starts from scratch.
 
-    A run that was killed before its first regular checkpoint continues from its best one
-    (SOLVER.KEEP_BEST).
+    See :meth:`Checkpointer.newest` for a run whose regular checkpoints are missing or damaged.
 
     Args:
         checkpointer: Checkpointer of the run's folder.
@@ -74,9 +119,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
         CheckpointError: The checkpoint cannot be loaded, or the folder has checkpoints or exported
             weights of a run, but no checkpoint that can be read.
     """
-    latest, names = checkpointer.latest(), _names_of_run(checkpointer)
-    if names == [BEST] and damage(checkpointer.folder / BEST) is None:
-        latest = checkpointer.folder / BEST
+    latest, names = checkpointer.newest(), _names_of_run(checkpointer)
     if latest is None and names:
         raise CheckpointError(
             f"{checkpointer.folder} holds a run ({', '.join(names)}), but no checkpoint that can "
@@ -97,11 +140,7 @@ def state_to_resume(checkpointer: Checkpointer, resume: bool) -> dict[str, Any] 
 
 def _names_of_run(checkpointer: Checkpointer) -> list[str]:
     """Lists the names of checkpoints, damaged ones included, and of exported weights."""
-    return [
-        name
-        for name in checkpointer.names()
-        if name in EXPORTED or fnmatchcase(name, "checkpoint_*.pt")
-    ]
+    return [name for name in checkpointer.names() if name in EXPORTED or is_checkpoint(name)]
 
 
 def check_same_start(state: dict[str, Any] | None, folder: str) -> None:
@@ -152,8 +191,8 @@ def start_folder(folder: Path, cfg: CfgNode, state: dict[str, Any] | None) -> No
         WriteError: The disk is full, the folder cannot be written to, or one of the files to
             write is a link that leads out of the folder, a pipe or a device.
     """
-    refuse_links_out(folder, _RUN_FILES)
-    _remove(folder, _LEFTOVERS)
+    refuse_links_out(folder, (*_RUN_FILES, *(path.name for path in _files_of_run(folder))))
+    _remove(_leftovers(folder))
     if state is not None:
         for line in _differences(state["config"], cfg.dump()):
             _log.warning("the config differs from that of the resumed run: %s", line)

@@ -31,18 +31,31 @@ def freeze(model: nn.Module, patterns: str) -> list[_BatchNorm]:
     Raises:
         ConfigError: A pattern selects no parameter.
     """
-    listed = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    frozen = frozen_names(model, patterns)
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    return _frozen_norms(model) if _listed(patterns) else []
+
+
+def frozen_names(model: nn.Module, patterns: str) -> set[str]:
+    """Returns the names of the parameters that patterns select; see :func:`freeze`.
+
+    Raises:
+        ConfigError: A pattern selects no parameter.
+    """
     names = {name: set(_names(name)) for name, _ in model.named_parameters()}
-    frozen = set()
-    for pattern in listed:
+    frozen = set[str]()
+    for pattern in _listed(patterns):
         matches = {key for key, ns in names.items() if any(fnmatchcase(n, pattern) for n in ns)}
         if not matches:
             raise ConfigError(_unmatched(pattern, model, sorted(set().union(*names.values()))))
         frozen |= matches
-    for name, parameter in model.named_parameters():
-        if name in frozen:
-            parameter.requires_grad_(False)
-    return _frozen_norms(model) if listed else []
+    return frozen
+
+
+def _listed(patterns: str) -> list[str]:
+    return [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
 
 
 class FrozenNormsHook(HookBase):

@@ -34,9 +34,9 @@ class MemoryEstimate:
     """The memory of a training step of one process, in bytes.
 
     The estimate leaves out the gradients of activations, the working memory of the libraries, and
-    other programs: a step takes at least this much, unless parts of the network are frozen
-    (MODEL.FREEZE), or the optimizer keeps fewer values per weight than assumed, as SGD without
-    momentum does.
+    other programs: a step takes at least this much, unless the activations of frozen parts of the
+    network (MODEL.FREEZE) are not kept, or the optimizer keeps fewer values per weight than
+    assumed, as SGD without momentum does.
 
     Attributes:
         activations: Activations that the forward pass keeps for the backward pass.
@@ -65,7 +65,12 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    cost: Cost, recipe: Recipe, side: int, device: torch.device, world_size: int = 1
+    cost: Cost,
+    recipe: Recipe,
+    side: int,
+    device: torch.device,
+    world_size: int = 1,
+    frozen: int = 0,
 ) -> MemoryEstimate:
     """Estimates the memory of a training step.
 
@@ -75,14 +80,15 @@ def estimate_memory(
         side: Side of the images in pixels.
         device: Device of the network.
         world_size: Number of processes, which share the images.
+        frozen: Number of frozen weights, which have no gradients and no states of the optimizer.
     """
     images = math.ceil(recipe.batch_size / world_size)
     is_16_bit = amp_dtype(recipe, device) is not None
     pixels = 3 * side * side * 4  # bytes of an RGB image in float32
     per_image = SAVED_PER_ACTIVATION * int(cost.activations) * (2 if is_16_bit else 4) + pixels
-    # weights, gradients, states of the optimizer, EMA
-    tensors = 2 + _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES) + recipe.ema
-    weights = int(cost.params) * (4 * tensors + 2 * is_16_bit)
+    params, states = int(cost.params), _OPTIMIZER_STATES.get(recipe.optimizer, _MOST_STATES)
+    weights = params * (4 * (1 + recipe.ema) + 2 * is_16_bit)  # themselves, EMA, 16-bit copies
+    weights += (params - frozen) * 4 * (1 + states)  # gradients, states of the optimizer
     return MemoryEstimate(images * per_image, weights, images, side)
 
 

@@ -14,7 +14,7 @@ from fbnetv3.io import read_text
 from fbnetv3.plain_yaml import YamlError, parse_yaml
 from fbnetv3.weights.classes import class_names, class_order
 from fbnetv3.weights.load import refusal
-from fbnetv3.weights.run_folder import EXPORTED
+from fbnetv3.weights.run_folder import BEST, EXPORTED, is_checkpoint
 
 _log = logging.getLogger("fbnetv3")
 _CONFIG = "config.yaml"
@@ -27,8 +27,13 @@ def holds_run(folder: Path) -> bool:
 
 def has_weights(folder: Path) -> bool:
     """Returns whether a folder has checkpoints or exported weights of a run."""
-    files = [folder / name for name in EXPORTED]
-    return any(map(Path.is_file, files)) or any(folder.glob("checkpoint_*.pt"))
+    checkpoints = folder.glob("checkpoint_*.pt")
+    return _exported(folder) is not None or any(is_checkpoint(path.name) for path in checkpoints)
+
+
+def _exported(folder: Path) -> Path | None:
+    """Returns the exported weights in a folder, the averaged ones first; None without any."""
+    return next((folder / name for name in EXPORTED if (folder / name).is_file()), None)
 
 
 def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
@@ -36,27 +41,27 @@ def weights_to_score(cfg: CfgNode, weights: str | None) -> str | dict[str, Any]:
 
     Args:
         cfg: Config of the evaluation.
-        weights: Address or file; "" means the newest checkpoint or else the exported weights of the
-            run in OUTPUT_DIR. None means the same if MODEL.WEIGHTS is empty or names the weights
-            that the run in OUTPUT_DIR started from, and otherwise MODEL.WEIGHTS.
+        weights: Address or file; "" means the newest checkpoint of the run in OUTPUT_DIR, else its
+            exported weights, else its best checkpoint. None means the same if MODEL.WEIGHTS is
+            empty or names the weights that the run in OUTPUT_DIR started from, and otherwise
+            MODEL.WEIGHTS.
 
     Raises:
         ConfigError: There are no weights to score.
-        CheckpointError: The newest checkpoint of the run cannot be loaded.
+        CheckpointError: The checkpoint of the run cannot be loaded.
     """
     configured, folder = str(cfg.MODEL.WEIGHTS), Path(cfg.OUTPUT_DIR)
     means_run = weights == "" or not configured or configured == _initial_weights(folder)
     if weights or not means_run:
         return weights or configured
     checkpointer = Checkpointer(folder)
-    latest = checkpointer.latest()
-    if latest is not None:
-        _log.info("evaluating %s", latest)
-        return checkpointer.load(latest)
-    for path in (folder / name for name in EXPORTED):
-        if path.is_file():
-            _log.info("evaluating %s", path)
-            return str(path)
+    newest, exported = checkpointer.newest(), _exported(folder)
+    if newest is not None and (newest.name != BEST or exported is None):
+        _log.info("evaluating %s", newest)
+        return checkpointer.load(newest)
+    if exported is not None:
+        _log.info("evaluating %s", exported)
+        return str(exported)
     raise ConfigError(
         f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint or exported "
         "weights; train first, or set MODEL.WEIGHTS to zoo://NAME or a file on the command line"

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from fbnetv3.arch import get_arch
 from fbnetv3.arch.scaling import low_resolution, with_num_classes
 from fbnetv3.cli import run_main
-from fbnetv3.cli.predict import main, parse
+from fbnetv3.cli.predict import _check_effects, main, parse
 from fbnetv3.modeling import build_model
+from fbnetv3.predictions.errors import PredictError
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,6 +127,10 @@ def test_the_tool_runs_from_anywhere(weights: Path, images: Path, tmp_path: Path
 def test_the_old_name_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(FutureWarning, match="--topk is deprecated .*; use --top-k"):
         assert parse(["x.png", "--model", "fbnetv3_a", "--topk", "2"]).top_k == 2
+    with pytest.warns(FutureWarning):
+        arguments = parse(["x.png", "--model", "retinanet", "--topk", "2"])
+    with pytest.raises(PredictError, match="--topk has no effect with a detector"):
+        _check_effects(arguments, True, None)
     with pytest.raises(SystemExit):
         parse(["--help"])
     assert "--topk" not in capsys.readouterr().out

@@ -196,9 +196,10 @@ def test_a_refused_training_does_not_remove_an_earlier_run(shell: Shell) -> None
     before = {path: path.read_bytes() for path in shell.out.iterdir()}
     shell.error("--overwrite", "MODEL.WEIGHTS", "nowhere.pt")
     assert {path: path.read_bytes() for path in shell.out.iterdir()} == before
-    # its own weights may be those that the new run starts from
+    # a new run that starts from its weights would lose them if it were killed
     weights = str(shell.out / "model_ema.safetensors")
-    assert shell("--overwrite", "MODEL.WEIGHTS", weights)[0] == 0
+    assert "another OUTPUT_DIR" in shell.error("--overwrite", "MODEL.WEIGHTS", weights)
+    assert {path: path.read_bytes() for path in shell.out.iterdir()} == before
 
 
 def test_a_missing_config(capsys: Any) -> None:

@@ -110,13 +110,19 @@ def test_parts_with_the_same_classes_or_without_names(parts, classes):
     ],
 )
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: Subset(x, [0, 1])])
-@pytest.mark.parametrize("given", [None, ["x", "y", "z"]])
-def test_parts_with_other_classes_are_refused(first, other, message, wrap, given):
-    joined = wrap(ConcatDataset([part(first), part(None), wrap(part(other))]))
+def test_parts_with_other_classes_are_refused_without_names_for_all(first, other, message, wrap):
+    parts = ConcatDataset([part(first), part(None), wrap(part(other))])
+    joined = wrap(parts)
     message = f"mine: {message}; .*the same classes in the same order"
     with pytest.raises(DataError, match=message) as caught:
-        as_image_dataset(joined, "mine", given)
+        as_image_dataset(joined, "mine")
     assert "\n" not in str(caught.value)
+    assert as_image_dataset(joined, "mine", ["x", "y", "z"]).classes == ["x", "y", "z"]
+    parts.classes = ["u", "v"]
+    assert as_image_dataset(joined, "mine").classes == ["u", "v"]
+    parts.classes = []
+    with pytest.raises(DataError, match=message):
+        as_image_dataset(joined, "mine")
 
 
 def test_parts_with_other_classes_are_refused_before_a_training():

@@ -74,7 +74,7 @@ def test_parquet(folder: Path, column: str, labels: list[Any], targets: list[Any
 def test_a_list_of_classes_fixes_their_order(folder: Path) -> None:
     (folder / "classes.txt").write_text("dog\nbird\ncat\n")
     assert build_dataset(write(folder, "images/0.png,cat")).classes == ["dog", "bird", "cat"]
-    with pytest.raises(DataError, match=r"row 2: classes\.txt lacks cow"):
+    with pytest.raises(DataError, match=r"line 2: classes\.txt lacks cow"):
         build_dataset(write(folder, "images/0.png,cow"))
 
 
@@ -87,11 +87,13 @@ def test_a_list_of_classes_that_is_not_utf_8_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        (["/etc/passwd,a"], "path,label", r"row 2: path '/etc/passwd' is not a relative path"),
+        (["/etc/passwd,a"], "path,label", r"line 2: path '/etc/passwd' is not a relative path"),
         (["images/../../x.png,a"], "path,label", "is not a relative path"),
-        (["images/0.png,a", "images/0.png,b"], "path,label", "row 3: .* was in row 2 already"),
-        (["images/0.png,"], "path,label", "row 2: images/0.png has no label"),
-        (["images/0.png,a,b"], "path,label", "row 2 has 3 columns, but the header has 2"),
+        (["images/0.png,a", "images/0.png,b"], "path,label", "line 3: .* was in line 2 already"),
+        (["images/0.png,"], "path,label", "line 2: images/0.png has no label"),
+        (["images/0.png,a,b"], "path,label", "line 2 has 3 columns, but the header has 2"),
+        (["", "images/0.png,a", "", "images/0.png,a,b"], "path,label", "line 5 has 3 columns"),
+        (["", "", "images/0.png,"], "path,label", "line 4: images/0.png has no label"),
         (["images/0.png,a"], "file,label", "the columns are file, label; allowed: path and label"),
         ([], "path,label", "the table has no rows"),
     ],

@@ -25,6 +25,7 @@ from fbnetv3.detection.datasets import open_datasets
 from fbnetv3.detection.detector import detector_from_file
 from fbnetv3.detection.prepare import prepare_detector
 from fbnetv3.engine.errors import StoppedError
+from fbnetv3.engine.folder import start_folder
 from fbnetv3.engine.metrics import read_metrics
 from fbnetv3.engine.optim import build_optimizer as build_our_optimizer
 from fbnetv3.engine.process import runtime_context
@@ -46,6 +47,10 @@ def test_a_run_leaves_scores_pictures_tables_and_weights(tiny: Make, tmp_path: P
         assert Image.open(out / name).size[0] > 300
     table = (out / "ap_per_class.txt").read_text()
     assert all(word in table for word in ("disc", "square", "raw AP", "ema AP50"))
+    for path in list(out.iterdir()):  # what a kill in the middle of a write leaves
+        (out / f".{path.name}.12345678").touch()
+    start_folder(out, cfg, None)
+    assert not list(out.glob(".*"))
     assert evaluate(cfg) == pytest.approx(scores)
     cfg = tiny(MODEL__WEIGHTS=str(out / "model_ema.safetensors"))
     averaged = {f"{name}_ema": value for name, value in evaluate(cfg).items()}

@@ -147,6 +147,9 @@ def resnet_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own = {"mean": CIFAR_MEAN, "std": CIFAR_STD}
         metadata = {key: json.dumps([v / 255 for v in values]) for key, values in own.items()}
         save_file(state, folder / f"{depth}.safetensors", metadata)
+        own = {"arch": f"torchvision/resnet{depth}", "mean": json.dumps([0.485, 0.456, 0.406])}
+        save_file(state, folder / "own.safetensors", own)
+        torch.save({"state_dict": state, "mean": "none", "arch": "resnet"}, folder / "unusable.pth")
         arrays = {key: value.numpy() for key, value in resnet_names(state).items()}
         converted = {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
         (folder / f"{depth}.pkl").write_bytes(pickle.dumps(converted, protocol=2))
@@ -157,8 +160,9 @@ def resnet_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("file", "options", "wrong"),
     [
         ("18.pth", [*R18, *RGB], set()),
-        ("50.pth", RGB, {"MODEL.RESNETS.STRIDE_IN_1X1"}),
-        ("50.pth", [*RGB, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT", "MODEL.RESNETS.STRIDE_IN_1X1"}),
+        ("own.safetensors", RGB, {"MODEL.RESNETS.STRIDE_IN_1X1"}),
+        ("own.safetensors", [*RGB, "INPUT.FORMAT", "BGR"],
+         {"INPUT.FORMAT", "MODEL.RESNETS.STRIDE_IN_1X1"}),
         ("50.pkl", [*RGB, *STRIDE, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT"}),
         ("50.pkl", [*RGB, *STRIDE, "MODEL.PIXEL_MEAN", MEAN[::-1]], {"MODEL.PIXEL_MEAN"}),
         ("50.pkl", [*RGB, *STRIDE, "MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], {"MODEL.PIXEL_STD"}),
@@ -191,12 +195,19 @@ def test_a_config_that_is_not_that_of_torchvision(
         ("18.pth", R18, {"INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"}),
         ("18.pth", [*R18, *RGB, "MODEL.PIXEL_STD", [1.0, 1.0, 1.0]], {"MODEL.PIXEL_STD"}),
         ("50.pth", [*RGB, *STRIDE, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT"}),
+        ("50.pth", RGB, {"MODEL.RESNETS.STRIDE_IN_1X1"}),
+        ("50.pth", [*RGB, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT", "MODEL.RESNETS.STRIDE_IN_1X1"}),
+        ("unusable.pth", [*RGB, *STRIDE, "INPUT.FORMAT", "BGR"], {"INPUT.FORMAT"}),
+        ("unusable.pth", [*RGB, "INPUT.FORMAT", "RGB"], {"MODEL.RESNETS.STRIDE_IN_1X1"}),
     ],
 )
 def test_a_resnet_of_ones_own_may_have_other_images_than_torchvisions(
     resnet_files: Path, file: str, options: list[Any], named: set[str]
 ) -> None:
-    """Its file has torchvision's names, but does not say on which images it was trained."""
+    """Its file has torchvision's names, but does not say how it was trained.
+
+    OpenMMLab's ResNets of Caffe have these names, the strides of MSRA's, and BGR images.
+    """
     model, full = _resnet_detector(*options)
     warning = load_detector_weights(model, str(resnet_files / file), full).other_input
     assert set(re.findall(r"([A-Z_.0-9]+) [^(]+ \(not ", warning)) == named

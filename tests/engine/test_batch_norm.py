@@ -10,7 +10,12 @@ from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 
 from fbnetv3.config import ConfigError
-from fbnetv3.engine.distributed import batch_norm_text, sync_batch_norm, unsynchronised_norms
+from fbnetv3.engine.distributed import (
+    batch_norm_text,
+    can_synchronise,
+    sync_batch_norm,
+    unsynchronised_norms,
+)
 from fbnetv3.modeling import build_model
 from tests.runs import one_line
 
@@ -117,6 +122,24 @@ def test_a_shared_norm_stays_one_norm() -> None:
         model = sync_batch_norm(Residual(nn.BatchNorm2d(3)), torch.device(device))
         assert model.inner[1] is model.same
         assert unsynchronised_norms(model) == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "expected"),
+    [
+        ([nn.BatchNorm2d(4), BatchNormAct2d(4)], True),
+        ([BatchNormAct2d(4)], False),
+        ([nn.BatchNorm1d(4), nn.BatchNorm2d(4, momentum=None)], False),
+        ([nn.Linear(4, 4)], True),
+    ],
+)
+def test_which_norms_can_be_synchronised_on_cpus(modules: list[nn.Module], expected: bool) -> None:
+    model = nn.Sequential(*modules)
+    assert can_synchronise(model, torch.device("cuda"))
+    assert can_synchronise(model, torch.device("cpu")) == expected
+    count = len(unsynchronised_norms(model))
+    synced = sync_batch_norm(model, torch.device("cpu"))
+    assert (len(unsynchronised_norms(synced)) < count or not count) == expected
 
 
 @pytest.mark.parametrize("make", [Doubled, layers.SplitBatchNorm2d])

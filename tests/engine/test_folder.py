@@ -12,12 +12,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from fbnetv3.config import ConfigError
+from fbnetv3.config import ConfigError, get_cfg
 from fbnetv3.engine import checkpoint_files
 from fbnetv3.engine import folder as run_folder
 from fbnetv3.engine.checkpoint import Checkpointer, CheckpointError
 from fbnetv3.engine.distributed import gather_numbers
-from fbnetv3.engine.folder import check_same_start, state_to_resume
+from fbnetv3.engine.folder import (
+    check_same_start,
+    clear_run,
+    refuse_own_weights,
+    state_to_resume,
+)
+from fbnetv3.engine.scoring import has_weights, weights_to_score
 from tests.runs import one_line
 
 STATE: dict[str, Any] = {"model": {"w": torch.arange(64.0)}}
@@ -78,7 +84,6 @@ def test_a_run_without_a_readable_checkpoint_is_never_started_again(
         ["model.safetensors"],
         ["model_ema.safetensors"],
         ["checkpoint_best.pt", "model.safetensors"],
-        ["checkpoint_last.pt"],
     ],
 )
 def test_a_finished_run_without_checkpoints_is_kept(
@@ -102,7 +107,10 @@ def test_an_older_checkpoint_is_used(
     assert "skipped the checkpoint" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["", "log.txt", "metrics.json", ".checkpoint_00000001.pt.x"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "log.txt", "metrics.json", ".checkpoint_00000001.pt.x", "checkpoint_pretrained.pt"],
+)
 def test_a_folder_without_checkpoints_and_weights_starts_from_scratch(
     tmp_path: Path, name: str
 ) -> None:
@@ -126,6 +134,86 @@ def test_a_run_with_its_best_checkpoint_alone_continues_from_there(tmp_path: Pat
     for resume in (False, True):
         with pytest.raises(CheckpointError, match=r"holds a run \(checkpoint_best\.pt\), but no"):
             state_to_resume(keeper, resume=resume)
+
+
+def test_the_best_checkpoint_alone_is_scored(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path)])
+    keeper = Checkpointer(tmp_path)
+    keeper.save_best(STATE, 7)
+    state = weights_to_score(cfg, "")
+    assert isinstance(state, dict)
+    assert state["iteration"] == 7
+    exported = tmp_path / "model.safetensors"
+    exported.touch()
+    assert weights_to_score(cfg, "") == str(exported)  # of the last step, as before
+    keeper.save(STATE, 9)
+    state = weights_to_score(cfg, "")
+    assert isinstance(state, dict)
+    assert state["iteration"] == 9
+
+
+@pytest.mark.parametrize(
+    ("damages", "is_used"),
+    [
+        ((cut_short, cut_short), True),
+        ((Path.unlink, cut_short), True),
+        ((cut_short, link_to_itself), False),
+        ((folder, cut_short), False),
+    ],
+)
+def test_the_best_checkpoint_stands_in_for_damaged_ones(
+    keeper: Checkpointer, damages: tuple[Callable[[Path], None], ...], is_used: bool
+) -> None:
+    best = keeper.save_best(STATE, 15)
+    assert keeper.newest() == keeper.path(20)
+    for iteration, damage in zip((10, 20), damages, strict=True):
+        damage(keeper.path(iteration))
+    assert keeper.newest() == (best if is_used else None)
+    if is_used:
+        state = state_to_resume(keeper, resume=True)
+        assert state is not None
+        assert state["iteration"] == 15
+    else:  # a regular one may come back
+        with pytest.raises(CheckpointError, match="no checkpoint that can be read"):
+            state_to_resume(keeper, resume=True)
+
+
+def test_a_users_own_checkpoint_is_no_run_and_is_never_removed(tmp_path: Path) -> None:
+    mine = ["checkpoint_pretrained.pt", "checkpoint_0001.pt", ".checkpoint_pretrained.pt.bak"]
+    for name in (*mine, ".checkpoint_best.pt.x", ".predictions_raw.png.x", "log.txt"):
+        (tmp_path / name).write_bytes(b"weights")
+    assert not has_weights(tmp_path)
+    keeper = Checkpointer(tmp_path, keep=1)
+    keeper.save(STATE, 1)
+    keeper.save(STATE, 2)
+    keeper.save_best(STATE, 2)
+    assert has_weights(tmp_path)
+    clear_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
+
+
+@pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.TEACHER"])
+def test_weights_of_a_new_run_are_not_removed_with_the_earlier_one(
+    keeper: Checkpointer, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(keeper.folder.parent)
+    (keeper.folder / "checkpoint_pretrained.pt").touch()
+    Path("link.pt").symlink_to("run/checkpoint_00000020.pt")
+
+    def refuse(address: str) -> None:
+        cfg = get_cfg()
+        cfg.merge_from_list([key, address, "OUTPUT_DIR", str(keeper.folder)])
+        refuse_own_weights(cfg)
+
+    for address in ("", "zoo://fbnetv3_a", "run/checkpoint_pretrained.pt", "nowhere.pt"):
+        refuse(address)
+    refused = ["run", "run/checkpoint_00000010.pt", "link.pt", "run/../run/model_ema.safetensors"]
+    (keeper.folder / "model_ema.safetensors").touch()
+    for address in refused:
+        with pytest.raises(ConfigError, match=f"{key} is {address}: --overwrite would") as error:
+            refuse(address)
+        assert "use another OUTPUT_DIR" in one_line(error)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])

@@ -76,6 +76,12 @@ def test_what_counts(changes: dict[str, Any], weights: int, activations: float) 
     assert shared.activations == pytest.approx(estimate.activations / 2)
 
 
+def test_frozen_weights_have_no_gradients_and_no_states() -> None:
+    cost = count_cost("fbnetv3_a")
+    estimate = estimate_memory(cost, Recipe(), 224, GPU, frozen=1000)
+    assert estimate.weights == 4 * (5 * cost.params - 3 * 1000)
+
+
 def set_memory(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
     properties = SimpleNamespace(total_memory=size)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)

@@ -211,6 +211,8 @@ def test_a_checkpoint_that_does_not_fit_the_config(
 def test_leftovers_of_kills_are_removed(tiny: Make, out: Path) -> None:
     out.mkdir()
     names = [".curves.png.x1", ".metrics.json.x2", ".checkpoint_00000007.pt.x3", ".config.yaml.x"]
+    names += [".checkpoint_best.pt.x4", ".predictions_raw.png.x5", ".ap_per_class.txt.x6"]
+    names += [".scores.json.x7", ".result.json.x8"]
     for name in [*names, ".mine", "notes.txt"]:
         (out / name).write_text("half")
     train(tiny(SOLVER__MAX_EPOCHS=1.0))

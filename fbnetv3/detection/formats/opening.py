@@ -10,7 +10,7 @@ from fbnetv3.detection.coco import CocoDataset, read_coco
 from fbnetv3.detection.formats.boxes import Box, BoxSet
 from fbnetv3.detection.formats.open_images import COLUMNS, read_open_images
 from fbnetv3.detection.formats.voc import read_voc
-from fbnetv3.detection.formats.yolo import read_yolo
+from fbnetv3.detection.formats.yolo import read_yolo, splits_in
 from fbnetv3.io import atomic_write, open_regular
 
 # Names of the yaml in a folder of YOLO.
@@ -51,6 +51,23 @@ def format_of(path: Path) -> str:
     return "voc" if is_voc else ""
 
 
+def splits_of(path: Path) -> tuple[str, ...]:
+    """Returns the splits of a YOLO data set, which its yaml names.
+
+    Args:
+        path: The yaml, or the folder that it is in.
+
+    Raises:
+        DataError: The file is no yaml of YOLO, or cannot be read.
+    """
+    return splits_in(_yaml_of(path))
+
+
+def _yaml_of(path: Path) -> Path:
+    names = [path / name for name in _YAMLS] if path.is_dir() else [path]
+    return next((name for name in names if name.is_file()), path)
+
+
 def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> BoxSet:
     """Reads the boxes at a path.
 
@@ -71,8 +88,7 @@ def open_boxes(path: Path, images: Path | None = None, split: str = "train") -> 
         if kind == "coco":
             return _from_coco(path, images)
         if kind == "yolo":
-            names = [path / name for name in _YAMLS] if path.is_dir() else [path]
-            return read_yolo(next((name for name in names if name.is_file()), path), split)
+            return read_yolo(_yaml_of(path), split)
         if kind in ("voc", "open_images"):
             return (read_voc if kind == "voc" else read_open_images)(path, images)
     except (OSError, UnicodeDecodeError) as error:

@@ -16,6 +16,20 @@ _MAX_CLASSES = 10_000  # largest number of class names in a yaml
 _TOLERANCE = 0.01  # share of the image by which a box may leave it, as its numbers are rounded
 
 
+SPLITS = ("train", "val", "test")
+"""Keys of a yaml that name the folders of images."""
+
+
+def splits_in(path: Path) -> tuple[str, ...]:
+    """Returns the splits that a yaml names.
+
+    Raises:
+        DataError: The file is no yaml of YOLO, or cannot be read.
+    """
+    tree = _tree(path)
+    return tuple(key for key in SPLITS if tree.get(key))
+
+
 def read_yolo(path: Path, split: str = "train") -> BoxSet:
     """Reads a split of a data set.
 
@@ -43,7 +57,7 @@ def read_yolo(path: Path, split: str = "train") -> BoxSet:
     listed = tree.get(split)
     entries = listed if isinstance(listed, list) else [listed]
     if not entries or not all(isinstance(entry, str) and entry for entry in entries):
-        known = ", ".join(key for key in ("train", "val", "test") if tree.get(key)) or "none"
+        known = ", ".join(key for key in SPLITS if tree.get(key)) or "none"
         raise DataError(f"{path}: there is no folder of split {split!r}; allowed: {known}")
     folders = [_inside(path, base, entry, split) for entry in entries]
     if not all(folder.is_relative_to(base) for folder in folders):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +18,18 @@ from fbnetv3.data.errors import DataError, all_problems
 from fbnetv3.detection.coco import CocoDataset, read_coco
 from fbnetv3.detection.datasets import build_detection_dataset, list_detection_datasets
 from fbnetv3.detection.detector import Detector
-from fbnetv3.detection.formats.opening import format_of, open_boxes, open_coco, write_coco
+from fbnetv3.detection.formats.opening import (
+    format_of,
+    open_boxes,
+    open_coco,
+    splits_of,
+    write_coco,
+)
 from fbnetv3.detection.images import check_images
 from fbnetv3.export.detectors.network import DetectorNetwork
 from fbnetv3.export.job import Pixels
 
+_log = logging.getLogger("fbnetv3")
 _SIZES = ((640, 480), (375, 500), (512, 512), (300, 200))  # (width, height) of random images
 
 
@@ -30,13 +38,13 @@ def open_data(name: str) -> CocoDataset:
 
     Args:
         name: Name of a data set of boxes, or the path of boxes in a known format. Of a yaml of
-            YOLO, the split ``val`` is opened.
+            YOLO, the split ``val`` is opened, or else ``test`` or ``train``, with a warning.
 
     Raises:
         DataError: The name is unknown, the data cannot be read, an image is missing, broken or of
             another size than its annotation states, or a box is faulty.
     """
-    return check_images(_open(name, "val"), decode=False, skip_broken=False)
+    return check_images(_open(name, ("val", "test", "train")), decode=False, skip_broken=False)
 
 
 def open_calibration(name: str) -> CocoDataset:
@@ -44,16 +52,17 @@ def open_calibration(name: str) -> CocoDataset:
 
     Args:
         name: Name of a data set of boxes, or the path of boxes in a known format. Of a yaml of
-            YOLO, the split ``train`` is opened.
+            YOLO, the split ``train`` is opened, or else ``val`` or ``test``, with a warning.
 
     Raises:
         DataError: The name is unknown, the data cannot be read, or an image or box in another
             format than COCO's is faulty.
     """
-    return _open(name, "train")
+    return _open(name, ("train", "val", "test"))
 
 
-def _open(name: str, split: str) -> CocoDataset:
+def _open(name: str, splits: Sequence[str]) -> CocoDataset:
+    """Opens a data set; of a yaml of YOLO, the first of some splits that it names."""
     path = None if name in list_detection_datasets() else find_data(name)
     try:
         format = "" if path is None else format_of(path)
@@ -63,9 +72,10 @@ def _open(name: str, split: str) -> CocoDataset:
         return build_detection_dataset(name, get_cfg())
     if format == "coco":
         return open_coco(path)
+    split = _split(name, path, splits) if format == "yolo" else ""
     boxes = open_boxes(path, split=split)
     if boxes.faults:
-        chosen = f" --split {split}" if format == "yolo" else ""
+        chosen = f" --split {split}" if split else ""
         raise DataError(
             f"{name}: {all_problems(boxes.faults)}; correct the files, or write a COCO json "
             f"without these images and boxes: fbnetv3-data convert {shlex.quote(str(path))} "
@@ -75,6 +85,15 @@ def _open(name: str, split: str) -> CocoDataset:
         json_file = Path(folder) / "boxes.json"
         write_coco(boxes, json_file)
         return read_coco(name, json_file, boxes.root)
+
+
+def _split(name: str, path: Path, splits: Sequence[str]) -> str:
+    """Returns the first split that a yaml names; warns if it is not the first of all."""
+    named = splits_of(path)
+    split = next((split for split in splits if split in named), splits[0])
+    if split != splits[0]:
+        _log.warning("%s has no split %s: the images of %s are used", name, splits[0], split)
+    return split
 
 
 def sample(data: CocoDataset, count: int, seed: int) -> list[Path]:

@@ -207,10 +207,12 @@ def _train(
         from fbnetv3.engine.checkpoint_files import is_surely_damaged
         from fbnetv3.engine.errors import StoppedError
         from fbnetv3.training import train
+        from fbnetv3.weights.run_folder import is_checkpoint
 
         # Without a checkpoint, the candidate is trained again from scratch. One that cannot be read
         # for now stays, and ends the trial with an error.
-        if all(map(is_surely_damaged, log.parent.glob(_CHECKPOINTS))):
+        checkpoints = [p for p in log.parent.glob(_CHECKPOINTS) if is_checkpoint(p.name)]
+        if all(map(is_surely_damaged, checkpoints)):
             _remove(log.parent, _CHECKPOINTS, _WEIGHTS)
         try:
             train(

@@ -70,8 +70,43 @@ def test_yolo_is_scored_on_its_validation_images(tmp_path: Path) -> None:
         scored, calibrated = open_data(str(path)), open_calibration(str(path))
         names = [[Path(r["file_name"]).stem for r in d.records] for d in (scored, calibrated)]
         assert names == [["val0", "val1"], ["train0", "train1", "train2"]]
-    yaml.write_text("train: images/train\nnames: [cat]\n")
-    with pytest.raises(DataError, match="no folder of split 'val'; allowed: train"):
+
+
+@pytest.mark.parametrize(
+    ("splits", "scored", "calibrated"),
+    [
+        ({"train": "train"}, "train", ""),
+        ({"train": "train", "test": "val"}, "test", ""),
+        ({"test": "val"}, "test", "test"),
+        ({"val": "val", "test": "train"}, "", "val"),
+    ],
+)
+def test_another_split_of_a_yaml_stands_in_for_a_missing_one(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    splits: dict[str, str],
+    scored: str,
+    calibrated: str,
+) -> None:
+    yaml = yolo(tmp_path)
+    lines = (f"{split}: images/{folder}\n" for split, folder in splits.items())
+    yaml.write_text(f"{''.join(lines)}names: [cat]\n")
+    for opened, wanted, used in (
+        (open_data, "val", scored),
+        (open_calibration, "train", calibrated),
+    ):
+        caplog.clear()
+        data = opened(str(yaml))
+        stems = {Path(record["file_name"]).stem[:-1] for record in data.records}
+        assert stems == {splits[used or wanted]}
+        warning = [f"{yaml} has no split {wanted}: the images of {used} are used"]
+        assert [record.message for record in caplog.records] == (warning if used else [])
+
+
+def test_a_yaml_without_a_split_is_refused(tmp_path: Path) -> None:
+    yaml = yolo(tmp_path)
+    yaml.write_text("names: [cat]\n")
+    with pytest.raises(DataError, match="no folder of split 'val'; allowed: none"):
         open_data(str(yaml))
 
 

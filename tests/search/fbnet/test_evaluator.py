@@ -18,6 +18,8 @@ from tests.search.executors.running import evaluate_all
 
 pytest.importorskip("detectron2")
 
+from fbnetv3.engine.checkpoint import Checkpointer
+from fbnetv3.engine.folder import state_to_resume
 from fbnetv3.search.fbnet.config import SearchSetup
 from fbnetv3.search.fbnet.evaluator import TrainEvaluator
 from fbnetv3.search.fbnet.identity import values_affecting_scores
@@ -192,6 +194,25 @@ def test_a_candidate_without_a_readable_checkpoint_is_trained_again(
         path.unlink() if is_deleted else path.write_bytes(path.read_bytes()[:-200])
         (path.parent / "model.safetensors").write_bytes(b"")
     assert _run(InProcess(), _candidate(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("is_best_intact", [True, False])
+def test_a_candidate_with_damaged_checkpoints_goes_on_from_the_best_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_best_intact: bool
+) -> None:
+    evaluate, trial = _candidate(tmp_path)
+    keeper, steps = Checkpointer(tmp_path / trial.name), []
+    for path in (keeper.save({}, 6), keeper.save_best({}, 3))[: 1 if is_best_intact else 2]:
+        path.write_bytes(path.read_bytes()[:-20])
+
+    def train(cfg: Any, on_eval: Any, **options: Any) -> None:
+        state = state_to_resume(Checkpointer(cfg.OUTPUT_DIR), resume=True)
+        steps.append(state and state["iteration"])
+        on_eval(2.0, {"val/top1_ema": 50.0})
+
+    monkeypatch.setattr("fbnetv3.training.train", train)
+    assert evaluate(trial) == 50.0
+    assert steps == [3 if is_best_intact else None]
 
 
 def test_checkpoints_that_cannot_be_read_for_now_stay(tmp_path: Path, expected: Outcome) -> None:
